@@ -1,0 +1,152 @@
+"""The dimensions that travel in a checkpoint's `config.json`.
+
+Defaults are the published LLaMA-Omni's. Every class is frozen; `from_dict` refuses keys it does not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+StatesFed = Literal["predicting", "consumed"]
+"""Which LLM states feed the speech decoder: those that predict each token (the paper), or those at it (the trainer)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A frozen dataclass that goes to and from JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from JSON values. Raises ValueError naming an unknown, missing or misshapen key."""
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"{cls.__name__}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+        nested = {}
+        for name, value in values.items():
+            default = known[name].default_factory
+            if isinstance(default, type) and issubclass(default, Config):
+                if not isinstance(value, dict):
+                    raise ValueError(f"{cls.__name__}.{name}: found {value!r}; expected an object")
+                value = default.from_dict(value)
+            nested[name] = _as_tuple(value)
+        try:
+            return cls(**nested)
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class MelConfig(Config):
+    """Whisper's log-mel spectrogram."""
+
+    n_mels: int = 128
+    pad_to_chunk: bool = True  # pad or cut to 30 s (published checkpoints); False: the question's own length
+
+
+@dataclass(frozen=True)
+class EncoderConfig(Config):
+    """Whisper's encoder. `strides` and `conv_kernel` are ours, for encoders trained from nothing."""
+
+    n_mels: int = 128
+    width: int = 1280
+    layers: int = 32
+    heads: int = 20
+    positions: int = 1500  # frames after the strides that the positional table covers
+    strides: tuple[int, ...] = (1, 2)  # of the two convolutions of the stem
+    conv_kernel: int = 0  # width of a depthwise convolution before each attention; 0: none, as Whisper
+
+    @property
+    def stride(self) -> int:
+        """Mel frames per encoder frame."""
+        product = 1
+        for stride in self.strides:
+            product *= stride
+        return product
+
+
+@dataclass(frozen=True)
+class AdaptorConfig(Config):
+    """Concatenate k encoder frames, Linear → ReLU → Linear."""
+
+    k: int = 5
+    encoder_width: int = 1280
+    inner_width: int = 2048
+    llm_width: int = 4096
+
+
+@dataclass(frozen=True)
+class SpeechDecoderConfig(Config):
+    """Causal Llama layers over each LLM state repeated `upsample` (λ) times, then a linear layer to units + blank."""
+
+    llm_width: int = 4096
+    width: int = 4096
+    layers: int = 2
+    heads: int = 32
+    ffn: int = 11008
+    upsample: int = 25  # λ, frames per LLM state
+    units: int = 1000  # K; the blank is class K
+    rope_theta: float = 500000.0
+    rope_scaling: dict[str, Any] | None = None  # as in transformers' configs ("rope_type": "llama3", ...)
+    norm_eps: float = 1e-5
+    position_embedding: bool = False  # ours: a learned vector for each of the λ repeats, added after the input layer
+    final_norm: bool = False  # ours: an RMSNorm before the output layer; the published decoder has none
+
+
+@dataclass(frozen=True)
+class DurationConfig(Config):
+    """How many frames each merged unit lasts (FastSpeech 2's variance predictor)."""
+
+    embedding_dim: int = 128
+    hidden_dim: int = 128
+    kernel: int = 3
+
+
+@dataclass(frozen=True)
+class HifiganConfig(Config):
+    """The published unit HiFi-GAN."""
+
+    units: int = 1000
+    embedding_dim: int = 128
+    initial_channels: int = 512
+    upsample_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
+    upsample_kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
+    residual_kernels: tuple[int, ...] = (3, 7, 11)
+    residual_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    sample_rate: int = 16_000
+    duration: DurationConfig = field(default_factory=DurationConfig)
+
+
+@dataclass(frozen=True)
+class SourceFilterConfig(Config):
+    """A small unit vocoder: harmonic and noise excitation through predicted spectral filters."""
+
+    units: int = 200
+    width: int = 192
+    frame_samples: int = 640  # samples per unit frame
+    hop: int = 160  # samples per filter frame
+    n_fft: int = 640
+    unit_layers: int = 4  # ConvNeXt blocks at the unit rate
+    filter_layers: int = 3  # ConvNeXt blocks at the filter rate
+    kernel: int = 7
+    sample_rate: int = 16_000
+    duration: DurationConfig = field(default_factory=DurationConfig)
+
+
+@dataclass(frozen=True)
+class OmniConfig(Config):
+    """Everything about one spoken language model but the LLM's own config and its tokenizer."""
+
+    mel: MelConfig = field(default_factory=MelConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
+    speech_decoder: SpeechDecoderConfig = field(default_factory=SpeechDecoderConfig)
+    states_fed: StatesFed = "predicting"
