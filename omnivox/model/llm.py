@@ -1,0 +1,176 @@
+"""Any Hugging Face causal LM as a streaming module: a `transformers` cache with one slot per session.
+
+Shapes: B batch, T new positions, D LLM width, H key/value heads, E head size, P cached positions, R positions read,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from omnivox.errors import ConfigError
+from omnivox.streaming import Chunk
+
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # other frequencies once a sequence outgrows the training length
+
+
+@dataclass
+class LLMState:
+    """keys, values: one [B, H, P + 1, E] per layer, slot P a bin for padded steps; position: [B] positions so far."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    position: Tensor
+
+
+class SlotCache(Cache):
+    """The cache of one step: writes each row's new keys and values into its own slots of an `LLMState`, in place.
+
+    slot_BT: where each new position goes (P, the bin, for padding); bound: how many positions attention reads.
+    """
+
+    def __init__(self, state: LLMState, slot_BT: Tensor, bound: int) -> None:
+        super().__init__(layers=[])
+        self.state, self.slot, self.bound = state, slot_BT[:, None, :, None], bound
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+               ) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, T, E] of one layer in, all that may be attended to [B, H, R, E] out."""
+        keys, values = self.state.keys[layer_idx], self.state.values[layer_idx]
+        keys.scatter_(2, self.slot.expand_as(key_states), key_states)
+        values.scatter_(2, self.slot.expand_as(value_states), value_states)
+        return keys[:, :, : self.bound], values[:, :, : self.bound]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Rows differ, so no number is right: positions and mask are always given, nobody needs to ask."""
+        return 0
+
+
+class _ShapeProbe(Cache):
+    """Notes the shape of every layer's keys and values while the model runs over one position."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.shapes: dict[int, tuple[torch.Size, torch.Size]] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+               ) -> tuple[Tensor, Tensor]:
+        self.shapes[layer_idx] = key_states.shape[1:], value_states.shape[1:]
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+class StreamingLLM:
+    """Embeddings → last hidden states after the final norm, many ragged sessions in one forward pass.
+
+    llm: any decoder-only model of `transformers` whose layers attend fully or through a sliding window.
+    capacity: positions (prompt and reply) that a session has room for.
+    Raises ConfigError where the architecture cannot be stepped exactly.
+    """
+
+    def __init__(self, llm: PreTrainedModel, capacity: int) -> None:
+        self.llm, self.capacity = llm, capacity
+        self.config = llm.config.get_text_config(decoder=True)
+        self._check_attention()
+        self._check_rope()
+        probe = _ShapeProbe()
+        with torch.no_grad():
+            table = llm.get_input_embeddings()
+            one = table(torch.zeros((1, 1), dtype=torch.long, device=table.weight.device))
+            itself = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=one.device)
+            llm.base_model(inputs_embeds=one, attention_mask=self._masks(itself, one), past_key_values=probe,
+                           use_cache=True)
+        layers = sorted(probe.shapes)
+        if layers != list(range(len(layers))) or not layers:
+            raise ConfigError(f"llm: {self.config.model_type} keeps keys and values for layers {layers}; "
+                              "expected every layer to attend")
+        self._shapes = [probe.shapes[i] for i in layers]
+
+    def _check_attention(self) -> None:
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        if unknown := sorted(kinds - set(_LAYER_TYPES)):
+            raise ConfigError(f"llm: {self.config.model_type} has layers of type {unknown[0]!r}; "
+                              f"expected {' or '.join(_LAYER_TYPES)}")
+        if getattr(self.config, "attention_chunk_size", None) is not None:
+            raise ConfigError(f"llm: {self.config.model_type} attends in chunks; expected full or sliding attention")
+        implementation = self.llm.config._attn_implementation
+        if implementation not in ("sdpa", "eager"):
+            raise ConfigError(f"llm: attn_implementation is {implementation!r}; expected 'sdpa' or 'eager'")
+
+    def _check_rope(self) -> None:
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        for entry in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+            kind = entry.get("rope_type", "default")
+            limit = entry.get("original_max_position_embeddings") or self.config.max_position_embeddings
+            if kind in _LENGTH_DEPENDENT_ROPE and self.capacity > limit:
+                raise ConfigError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
+                                  f"only; found a capacity of {self.capacity}")
+
+    def initial_state(self, batch: int) -> LLMState:
+        """Room for `capacity` positions in each of `batch` rows, in the model's dtype."""
+        weight = self.llm.get_input_embeddings().weight
+
+        def room(shape: torch.Size) -> Tensor:
+            heads, _, size = shape
+            return torch.zeros(batch, heads, self.capacity + 1, size, dtype=self.llm.dtype, device=weight.device)
+
+        keys, values = zip(*self._shapes, strict=True)
+        return LLMState(tuple(map(room, keys)), tuple(map(room, values)),
+                        torch.zeros(batch, dtype=torch.long, device=weight.device))
+
+    def step(self, x: Chunk, state: LLMState) -> tuple[Chunk, LLMState]:
+        """Embeddings [B, T, D] → hidden states [B, T, D]. On a CPU, raises ConfigError past the capacity."""
+        capacity = state.keys[0].shape[2] - 1
+        new = torch.arange(x.data.shape[1], device=x.length.device)
+        valid_BT = new < x.length[:, None]
+        position_BT = state.position[:, None] + new
+        slot_BT = torch.where(valid_BT, position_BT, capacity)
+        position_BT = torch.where(valid_BT, position_BT, 0)  # padding looks at position 0 and is looked at by nobody
+        bound = capacity
+        if x.length.device.type == "cpu":  # a GPU is never asked: it reads the whole storage, which a graph needs
+            bound = int(position_BT.max()) + 1
+            if bound > capacity:
+                raise ConfigError(f"llm: {bound} positions; this state has room for {capacity}")
+        visible = torch.arange(bound, device=x.length.device)
+        behind_BTR = position_BT[..., None] - visible
+        hidden = self.llm.base_model(inputs_embeds=x.data, attention_mask=self._masks(behind_BTR[:, None], x.data),
+                                     position_ids=position_BT, past_key_values=SlotCache(state, slot_BT, bound),
+                                     use_cache=True).last_hidden_state
+        state.position.add_(x.length)
+        return Chunk(hidden, x.length), state
+
+    def _masks(self, behind_B1TR: Tensor, like: Tensor) -> Tensor | dict[str, Tensor]:
+        """The attention masks from how far each key lies behind each query, in the form that the model's code takes."""
+        causal = behind_B1TR >= 0
+        window = getattr(self.config, "sliding_window", None)
+        sliding = causal & (behind_B1TR < window) if window else causal
+        masks = {"full_attention": causal, "sliding_attention": sliding}
+        if self.llm.config._attn_implementation == "eager":  # it adds the mask to the scores
+            masks = {kind: torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, torch.finfo(like.dtype).min)
+                     for kind, mask in masks.items()}
+        kinds = getattr(self.config, "layer_types", None)
+        if kinds is None:
+            return masks["sliding_attention"]
+        return {kind: masks[kind] for kind in set(kinds)}
+
+    def flush(self, state: LLMState) -> tuple[Chunk, LLMState]:
+        """Nothing is owed."""
+        weight = self.llm.get_input_embeddings().weight
+        empty = weight.new_empty((state.position.shape[0], 0, weight.shape[1]), dtype=self.llm.dtype)
+        return Chunk(empty, torch.zeros_like(state.position)), state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [..., V] of hidden states [..., D], with the scalings some families add after the head."""
+        logits: Tensor = self.llm.get_output_embeddings()(hidden)
+        logits = logits * getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
