@@ -84,9 +84,8 @@ class StreamingLLM:
         self._check_rope()
         probe = _ShapeProbe()
         with torch.no_grad():
-            table = llm.get_input_embeddings()
-            one = table(torch.zeros((1, 1), dtype=torch.long, device=table.weight.device))
-            itself = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=one.device)
+            one = torch.zeros((1, 1, self.config.hidden_size), dtype=llm.dtype, device=llm.device)
+            itself = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=llm.device)
             llm.base_model(inputs_embeds=one, attention_mask=self._masks(itself, one), past_key_values=probe,
                            use_cache=True)
         layers = sorted(probe.shapes)
@@ -117,15 +116,15 @@ class StreamingLLM:
 
     def initial_state(self, batch: int) -> LLMState:
         """Room for `capacity` positions in each of `batch` rows, in the model's dtype."""
-        weight = self.llm.get_input_embeddings().weight
+        llm = self.llm
 
         def room(shape: torch.Size) -> Tensor:
             heads, _, size = shape
-            return torch.zeros(batch, heads, self.capacity + 1, size, dtype=self.llm.dtype, device=weight.device)
+            return torch.zeros(batch, heads, self.capacity + 1, size, dtype=llm.dtype, device=llm.device)
 
         keys, values = zip(*self._shapes, strict=True)
         return LLMState(tuple(map(room, keys)), tuple(map(room, values)),
-                        torch.zeros(batch, dtype=torch.long, device=weight.device))
+                        torch.zeros(batch, dtype=torch.long, device=llm.device))
 
     def step(self, x: Chunk, state: LLMState) -> tuple[Chunk, LLMState]:
         """Embeddings [B, T, D] → hidden states [B, T, D]. On a CPU, raises ConfigError past the capacity."""
@@ -164,13 +163,12 @@ class StreamingLLM:
 
     def flush(self, state: LLMState) -> tuple[Chunk, LLMState]:
         """Nothing is owed."""
-        weight = self.llm.get_input_embeddings().weight
-        empty = weight.new_empty((state.position.shape[0], 0, weight.shape[1]), dtype=self.llm.dtype)
+        empty = state.keys[0].new_empty((state.position.shape[0], 0, self.config.hidden_size))
         return Chunk(empty, torch.zeros_like(state.position)), state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [..., V] of hidden states [..., D], with the scalings some families add after the head."""
-        logits: Tensor = self.llm.get_output_embeddings()(hidden)
+        logits: Tensor = self.llm.get_output_embeddings()(hidden)  # type: ignore[no-untyped-call]
         logits = logits * getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
         cap = getattr(self.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
