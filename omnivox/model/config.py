@@ -131,14 +131,27 @@ class SourceFilterConfig(Config):
 
     units: int = 200
     width: int = 192
+    pitch_width: int = 64
     frame_samples: int = 640  # samples per unit frame
     hop: int = 160  # samples per filter frame
     n_fft: int = 640
-    unit_layers: int = 4  # ConvNeXt blocks at the unit rate
-    filter_layers: int = 3  # ConvNeXt blocks at the filter rate
     kernel: int = 7
+    unit_right: tuple[int, ...] = (1, 1, 1, 1)  # a block at the unit rate each: how many frames it sees ahead
+    filter_right: tuple[int, ...] = (1, 1, 0)  # the same at the filter rate
+    pitch_hz: float = 115.0  # the middle of the voice
     sample_rate: int = 16_000
-    duration: DurationConfig = field(default_factory=DurationConfig)
+    duration_width: int = 64
+
+
+@dataclass(frozen=True)
+class MfccConfig(Config):
+    """Units from k-means over mel-cepstra and their slopes."""
+
+    units: int = 200
+    coefficients: int = 13
+    n_mels: int = 40
+    slope_frames: int = 4  # mel frames each side over which a slope is fitted
+    frame_samples: int = 640  # samples per unit frame
 
 
 @dataclass(frozen=True)
