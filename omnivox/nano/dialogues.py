@@ -1,0 +1,115 @@
+"""What the bundled model can be asked and what it answers: sampled endlessly, with phrasings held out.
+
+Every question has exactly one right answer. The facts are the same in both splits; the held split asks about them in
+templates, and after openers, that training never shows. What lies outside the domain gets one fixed reply, and there
+the held split also asks about other things.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import TypeAlias
+
+from omnivox.nano.topics import decline, facts, nature, numbers, phrasing, places, times, words
+from omnivox.nano.topics.phrasing import Relation, Split
+
+__all__ = ["Dialogue", "Split", "answers", "sample", "tokens", "vocabulary"]
+
+Asker: TypeAlias = Relation | decline.Outside
+DECLINED_SHARE = 0.12
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """topic: the family. question: as spoken, lower case without punctuation. answer: as shown and spoken."""
+
+    topic: str
+    question: str
+    answer: str
+
+
+@cache
+def _relations() -> tuple[Relation, ...]:
+    modules = (numbers, places, times, words, nature, facts)
+    return tuple(relation for module in modules for relation in module.relations())
+
+
+@cache
+def _askers() -> tuple[tuple[Asker, ...], tuple[float, ...]]:
+    """Everything that asks, with its cumulative weights."""
+    relations = _relations()
+    inside = [relation.weight for relation in relations]
+    outside = sum(inside) * DECLINED_SHARE / (1 - DECLINED_SHARE)
+    return (*relations, decline.outside()), tuple(accumulate([*inside, outside]))
+
+
+def sample(rng: random.Random, split: Split) -> Dialogue:
+    """One question and its answer, as often as its topic's weight says."""
+    askers, cumulative = _askers()
+    asker = askers[min(bisect(cumulative, rng.random() * cumulative[-1]), len(askers) - 1)]
+    if isinstance(asker, Relation):
+        row = phrasing.pick(rng, asker.rows)
+        return Dialogue(asker.topic, asker.ask(rng, row, split), asker.reply(row))
+    return Dialogue("decline", asker.ask(rng, split), decline.ANSWER)
+
+
+def tokens(text: str) -> list[str]:
+    """The words and the punctuation of `text`."""
+    return re.findall(r"[A-Za-z']+|[.,?!]", text)
+
+
+@cache
+def _all_answers() -> tuple[str, ...]:
+    found = dict.fromkeys(relation.reply(row) for relation in _relations() for row in relation.rows)
+    return (*found, decline.ANSWER)
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    found = {token for answer in _all_answers() for token in tokens(answer)}
+    for relation in _relations():
+        asked = [template.text for template in relation.train + relation.held]
+        found.update(token for text in asked for token in tokens(re.sub(r"\{\w+\}", " ", text)))
+        used = set(re.findall(r"\{(\w+)\}", " ".join(asked)))
+        found.update(token for row in relation.rows for slot in used for token in tokens(row[slot].lower()))
+    for tables in (phrasing.OPENERS, phrasing.HELD_OPENERS, phrasing.CLOSERS):
+        found.update(token for group in tables.values() for text in group for token in tokens(text))
+    found.update(token for text in decline.outside().texts() for token in tokens(text))
+    return tuple(sorted(found))
+
+
+def vocabulary() -> list[str]:
+    """Every token of any question (lower case) or answer (case kept) of either split, sorted."""
+    return list(_vocabulary())
+
+
+def answers() -> list[str]:
+    """Every distinct answer, in a fixed shuffled order."""
+    found = sorted(_all_answers())
+    random.Random(0).shuffle(found)
+    return found
+
+
+def main(samples: int = 200_000) -> None:
+    """Print a summary: topics, how many different questions and answers, the size of the vocabulary, mean words."""
+    rng = random.Random(0)
+    drawn = [sample(rng, "train") for _ in range(samples)]
+    by_topic = Counter(dialogue.topic for dialogue in drawn)
+    questions = Counter(topic for topic, _ in {(d.topic, d.question) for d in drawn})
+    replies = Counter(topic for topic, _ in {(d.topic, d.answer) for d in drawn})
+    print(f"{'topic':16}{'share':>8}{'questions':>11}{'answers':>9}")
+    for topic, count in by_topic.most_common():
+        print(f"{topic:16}{count / samples:8.1%}{questions[topic]:11}{replies[topic]:9}")
+    print(f"distinct questions in {samples} samples: {sum(questions.values())}; answers in all: {len(answers())}")
+    mean = [sum(len(tokens(text)) for text in texts) / samples for texts in zip(*((d.question, d.answer) for d in drawn), strict=True)]
+    print(f"vocabulary: {len(vocabulary())}; mean tokens: question {mean[0]:.1f}, answer {mean[1]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the bundled model can be asked: one module for each family of topics."""

@@ -1,0 +1,202 @@
+"""Relations and the ways of asking about them: templates, openers, closers, numbers in words.
+
+A `Relation` joins rows of slots (one row is one fact) with templates of questions and one template of the answer. A template's
+form says which openers are grammatical before it:
+
+* direct:  a question in its own right, "what is the capital of {x}"
+* command: an imperative, "name the capital of {x}"
+* clause:  only after an opener, "what the capital of {x} is" (marked "~")
+* bare:    anything else, "the capital of {x}"; stands alone (marked "=" where the first word would mislead)
+
+A mark "*" in front of the others holds a template out of training.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeVar
+
+Split = Literal["train", "held"]
+Form = Literal["direct", "yes_no", "command", "clause", "bare"]
+Row = Mapping[str, str]
+T = TypeVar("T")
+
+TABLES = Path(__file__).parent.parent / "facts"
+
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+ASKING = frozenset("what who where when which how why whose what's who's where's at in on from of by".split())
+YES_NO = frozenset("is are do does did can could will would was were have has should may".split())
+COMMANDS = frozenset(
+    "name tell give say count spell repeat add subtract multiply divide double calculate work take find compare compute "
+    "describe explain define list show make sing recite translate write define pick put finish".split()
+)
+
+# Each table: what may come before a template of that form, as often as it is listed; then the openers held out of training.
+OPENERS: dict[Form, tuple[str, ...]] = {
+    "direct": ("",) * 12
+    + ("hey", "okay", "so", "excuse me", "hello", "tell me", "please tell me", "can you tell me", "i have a question",
+       "now tell me", "hi", "and", "well", "please"),
+    "yes_no": ("",) * 8 + ("hey", "okay", "so", "excuse me", "tell me", "please tell me"),
+    "command": ("",) * 6
+    + ("please", "please", "can you", "can you", "could you", "hey", "okay", "can you please", "could you please",
+       "i want you to", "now", "would you", "i would like you to"),
+    "clause": ("tell me", "please tell me", "can you tell me", "could you tell me", "do you know", "i would like to know",
+               "i want to know", "i wonder", "hey do you know", "i need to know", "can you say", "would you tell me"),
+    "bare": ("",),
+}
+HELD_OPENERS: dict[Form, tuple[str, ...]] = {
+    "direct": ("excuse me please", "so tell me", "okay now", "hello can you tell me", "hey i have a question", "could you tell me"),
+    "yes_no": ("excuse me please", "well", "hey tell me"),
+    "command": ("hey can you", "would you please", "okay now", "i need you to"),
+    "clause": ("can you please tell me", "hey tell me", "i would really like to know", "would you please tell me", "so do you know"),
+    "bare": ("",),
+}
+CLOSERS: dict[Form, tuple[str, ...]] = {
+    "direct": ("",) * 16 + ("please", "do you know", "can you tell me"),
+    "yes_no": ("",) * 16 + ("please", "do you know"),
+    "command": ("",) * 8 + ("please", "for me"),
+    "clause": ("",) * 16 + ("please",),
+    "bare": ("",) * 12 + ("please",),
+}
+
+
+def pick(rng: random.Random, items: Sequence[T]) -> T:
+    """One of `items`, uniformly; from `random()` alone, whose stream no Python version has changed."""
+    return items[int(rng.random() * len(items))]
+
+
+def number(n: int) -> str:
+    """`n` in words, 0 to 9999: 365 is "three hundred and sixty five"."""
+    assert 0 <= n < 10000, n
+    if n < 20:
+        return ONES[n]
+    if n < 100:
+        return TENS[n // 10] + (f" {ONES[n % 10]}" if n % 10 else "")
+    unit, word = (100, "hundred") if n < 1000 else (1000, "thousand")
+    rest = n % unit
+    joint = " and " if rest < 100 else " "
+    return f"{number(n // unit)} {word}" + (joint + number(rest) if rest else "")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def with_article(noun: str) -> str:
+    """`noun` after a or an, by its first letter."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """One way of asking; `text` has {slots}."""
+
+    text: str
+    form: Form
+    held: bool
+
+    @classmethod
+    def parse(cls, marked: str) -> Template:
+        """From text with its marks; the first word tells the form where no mark does."""
+        held = marked.startswith("*")
+        text = marked.removeprefix("*")
+        if text[0] in "~=":
+            return cls(text[1:], "clause" if text[0] == "~" else "bare", held)
+        first = text.split()[0]
+        form: Form = (
+            "direct" if first in ASKING else "yes_no" if first in YES_NO else "command" if first in COMMANDS else "bare"
+        )
+        return cls(text, form, held)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Facts of one shape.
+
+    topic: the family's name. rows: slots of each fact. answer: template over the same slots. weight: share of the samples,
+    relative. chatty: whether openers and closers may surround the templates.
+    """
+
+    topic: str
+    train: tuple[Template, ...]
+    held: tuple[Template, ...]
+    rows: tuple[Row, ...]
+    answer: str
+    weight: float
+    chatty: bool = True
+
+    def reply(self, row: Row) -> str:
+        """The one right answer about `row`."""
+        return sentence(self.answer.format_map(row))
+
+    def ask(self, rng: random.Random, row: Row, split: Split) -> str:
+        """A question about `row`, phrased as `split` allows."""
+        template = pick(rng, self.train if split == "train" else self.held)
+        question = template.text.format_map(row).lower()
+        return around(rng, question, template.form, split) if self.chatty or template.form == "clause" else question
+
+
+def around(rng: random.Random, question: str, form: Form, split: Split) -> str:
+    """`question` between an opener and a closer that suit its form."""
+    openers = HELD_OPENERS if split == "held" and rng.random() < 0.3 else OPENERS
+    opener = pick(rng, openers[form])
+    closer = pick(rng, CLOSERS[form]) if not opener else ""
+    return " ".join(part for part in (opener, question, closer) if part)
+
+
+def relation(
+    topic: str, templates: str, rows: Iterable[Row], answer: str, weight: float, *, chatty: bool = True
+) -> Relation:
+    """A relation from marked templates, one on a line; every one must have templates in both splits."""
+    parsed = [Template.parse(line.strip()) for line in templates.strip().splitlines()]
+    train = tuple(t for t in parsed if not t.held)
+    held = tuple(t for t in parsed if t.held)
+    assert train and held, f"{topic}: templates needed in both splits, found {templates!r}"
+    return Relation(topic, train, held, tuple(rows), answer, weight, chatty)
+
+
+def embedded(question: str) -> str | None:
+    """A direct question as a clause, where a rule is safe: "what is the longest river" -> "what the longest river is"."""
+    if match := re.fullmatch(r"(what|who|where) (is|are|was|were) (the [a-z' ]+)", question):
+        asker, verb, subject = match.groups()
+        if not re.search(r"\b(called|made|used|known|named|for|located|found|that|who)\b", subject):
+            return f"{asker} {subject} {verb}"
+        return None
+    if match := re.fullmatch(r"(how many [a-z' ]+?) (are|is) (in|on) ([a-z' ]+)", question):
+        return f"{match[1]} there {match[2]} {match[3]} {match[4]}"
+    if match := re.fullmatch(r"(how many [a-z' ]+?) does ([a-z' ]+) have", question):
+        return f"{match[1]} {match[2]} has"
+    if re.match(r"who (wrote|painted|invented|discovered|composed|built|made|sculpted|created|walked|sang|led)\b", question):
+        return question
+    return None
+
+
+@cache
+def table(name: str) -> tuple[tuple[str, ...], ...]:
+    """Rows of facts/<name>.tsv; lines that start with # are comments."""
+    lines = (TABLES / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+    return tuple(tuple(line.split("\t")) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def single_facts(topic: str, name: str, weight: float, *, chatty: bool = True) -> list[Relation]:
+    """Relations of one row each from a table of `answer<TAB>phrasing | phrasing | *held phrasing`; weight is each fact's."""
+    found: list[Relation] = []
+    for answer, phrasings in table(name):
+        marked = [part.strip() for part in phrasings.split("|")]
+        for phrase in list(marked) if chatty else []:
+            clause = embedded(phrase)
+            if clause is not None:
+                marked.append(f"~{clause}")
+        found.append(relation(topic, "\n".join(marked), [{}], answer, weight, chatty=chatty))
+    return found
