@@ -44,7 +44,8 @@ class Window:
     def fit(self, before: int, after: int) -> Window:
         """The same window with exactly so many columns of context, cut or padded with invalid ones."""
         padding = (before - self.before, after - self.after)  # negative: cut
-        return Window(F.pad(self.units, padding), F.pad(self.valid, padding), before, self.speak, self.position, self.phase)
+        units, valid = F.pad(self.units, padding), F.pad(self.valid, padding)
+        return Window(units, valid, before, self.speak, self.position, self.phase)
 
 
 @dataclass
@@ -153,5 +154,5 @@ class Vocoder(nn.Module, ABC):
 
 
 def vocode_alone(vocoder: Vocoder, chunks: Sequence[Tensor]) -> list[Tensor]:
-    """Each chunk of units [U] synthesised on its own, as the published demo streams: the seams that streaming removes."""
+    """Each chunk of units [U] synthesised on its own, as the published demo streams, seams and all."""
     return [vocoder(chunk[None], torch.tensor([len(chunk)], device=chunk.device)).row(0) for chunk in chunks]
