@@ -1,0 +1,179 @@
+"""The bundled model from nothing, step by step. Each step can be killed and run again; what is done is kept.
+
+    sentences, questions, exams    speech of many voices: for the encoder, for stage 1 and 2, and to watch progress
+    answers                        the answer voice
+    encoder → units → vocoder → language → stage1 → stage2 → assemble
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from omnivox.errors import DataError
+from omnivox.model.adaptor import Adaptor
+from omnivox.model.config import MfccConfig
+from omnivox.model.encoder import Encoder
+from omnivox.model.speech_decoder import SpeechDecoder
+from omnivox.model.units import merge_repeats
+from omnivox.nano import dialogues, voices
+from omnivox.nano.speak import Corpus, speak_answers, speak_questions
+from omnivox.nano.words import build_tokenizer
+from omnivox.train.features import Features
+from omnivox.train.language import build_llm, train_language
+from omnivox.train.recipes import NanoRecipe
+from omnivox.train.recognise import MelBatches, Recogniser, train_recogniser
+from omnivox.train.stage1 import SpokenPrompts, train_stage1
+from omnivox.train.stage2 import States, train_stage2
+from omnivox.train.units import load_units, train_units, waveform
+from omnivox.train.vocoder import train_vocoder
+
+log = logging.getLogger(__name__)
+EXAMS = {"seen_voice": voices.TRAIN_VOICES, "new_voice": voices.HELD_VOICES, "new_engine": voices.HELD_ENGINE_VOICES}
+SECONDS_PER_QUESTION = 2.6  # about, to size an exam
+WITHHELD = 60  # answers that stage 2 never sees, for its unit error rate
+
+
+class NanoTraining:
+    """The steps of one recipe in one work folder."""
+
+    def __init__(self, work: Path, recipe: NanoRecipe, workers: int = 2) -> None:
+        self.work, self.recipe, self.workers = work, recipe, workers
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Words of the whole domain."""
+        return build_tokenizer(dialogues.vocabulary())
+
+    # -- speech -------------------------------------------------------------------------------------------------------
+
+    def sentences(self) -> None:
+        """Speak sentences about nothing, in all training voices."""
+        speak_questions(self.work / "sentences", self.recipe.sentence_hours, "train", voices.TRAIN_VOICES,
+                        seed=self.recipe.seed, workers=self.workers, phonetic=1.0)
+
+    def questions(self) -> None:
+        """Speak the domain's questions, in all training voices."""
+        speak_questions(self.work / "questions", self.recipe.question_hours, "train", voices.TRAIN_VOICES,
+                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0)
+
+    def exams(self) -> None:
+        """Speak small sets of held phrasings, to watch progress; the published figures come from other recordings."""
+        hours = self.recipe.exam_size * SECONDS_PER_QUESTION / 3600
+        for name, speakers in EXAMS.items():
+            speak_questions(self.work / "exams" / name, hours, "held", speakers, seed=self.recipe.seed + 1000,
+                            workers=self.workers, shard_seconds=hours * 3600)
+
+    def answers(self) -> None:
+        """Speak the domain's answers in the answer voice."""
+        speak_answers(self.work / "answers", dialogues.answers()[: self.recipe.answer_count], workers=self.workers)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def encoder(self) -> None:
+        """Train the speech encoder on sentences and questions."""
+        corpora = [Corpus(self.work / "sentences"), Corpus(self.work / "questions")]
+        lengths = [row["samples"] for corpus in corpora for row in corpus.rows]
+        held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
+        both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment]
+        train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, held)
+
+    def units(self) -> None:
+        """Fit the units to the answer voice."""
+        train_units(Corpus(self.work / "answers"), self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+
+    def vocoder(self) -> None:
+        """Train the vocoder on the answer voice."""
+        torch.set_num_threads(1)
+        quantiser = load_units(self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        train_vocoder(Corpus(self.work / "answers"), quantiser, self.work / "vocoder", self.recipe.vocoder,
+                      self.recipe.vocoder_training)
+
+    def language(self) -> None:
+        """Train the LLM on written dialogues."""
+        train_language(self.tokenizer, dialogues.sample, self.work / "language", self.recipe.language)
+
+    def stage1(self) -> None:
+        """Train adaptor and LLM on spoken questions."""
+        corpus = Corpus(self.work / "questions")
+        adaptor, llm = Adaptor(self.recipe.adaptor), build_llm(self.recipe.language, self.tokenizer)
+        llm.load_state_dict(self._trained("language", "llm"))
+        encoder = self.trained_encoder()
+        held = {}
+        for name in EXAMS:
+            exam = Corpus(self.work / "exams" / name)
+            answers = [row["answer"] for row in exam.rows[: self.recipe.exam_size]]
+            held[name] = (self._features(exam, encoder, 1), answers)
+        train_stage1(corpus, self._features(corpus, encoder, self.recipe.stage1.copies), adaptor, llm, self.tokenizer,
+                     dialogues.sample, self.work / "stage1", self.recipe.stage1, held)
+
+    def stage2(self) -> None:
+        """Train the speech decoder on the states of spoken questions."""
+        corpus = Corpus(self.work / "questions")
+        adaptor, llm = self.trained_adaptor_and_llm()
+        features = self._features(corpus, self.trained_encoder(), copies=2)
+        states = States(corpus, features, SpokenPrompts(adaptor, llm, self.tokenizer), self.recipe.stage2.states_fed)
+        units_of = self.units_of_answers()
+        asked = sorted({row["answer"] for row in corpus.rows} & set(units_of))
+        withheld = asked[:: max(1, len(asked) // WITHHELD)]
+        train_stage2(states, units_of, SpeechDecoder(self.recipe.speech_decoder), self.work / "stage2",
+                     self.recipe.stage2, withheld)
+
+    # -- results of steps ---------------------------------------------------------------------------------------------
+
+    def trained_encoder(self) -> Encoder:
+        """The encoder, frozen."""
+        recogniser = Recogniser(self.recipe.encoder.encoder)
+        recogniser.load_state_dict(self._trained("encoder", "recogniser"))
+        return recogniser.encoder.eval().requires_grad_(False)
+
+    def trained_adaptor_and_llm(self) -> tuple[Adaptor, LlamaForCausalLM]:
+        """What stage 1 made, frozen."""
+        adaptor, llm = Adaptor(self.recipe.adaptor), build_llm(self.recipe.language, self.tokenizer)
+        adaptor.load_state_dict(self._trained("stage1", "adaptor"))
+        llm.load_state_dict(self._trained("stage1", "llm"))
+        return adaptor.eval().requires_grad_(False), llm.eval().requires_grad_(False)
+
+    def trained_speech_decoder(self) -> SpeechDecoder:
+        """What stage 2 made."""
+        decoder = SpeechDecoder(self.recipe.speech_decoder)
+        decoder.load_state_dict(self._trained("stage2", "speech_decoder"))
+        return decoder.eval()
+
+    def units_of_answers(self) -> dict[str, Tensor]:
+        """Merged units of each spoken answer."""
+        quantiser = load_units(self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        spoken = Corpus(self.work / "answers")
+        return {u.text: merge_repeats(quantiser.encode(waveform(u)))[0] for u in spoken}
+
+    def _features(self, corpus: Corpus, encoder: Encoder, copies: int) -> Features:
+        settings = self.recipe.encoder
+        mels = MelBatches(settings.encoder.n_mels, settings.warps, settings.warp)
+        return Features(corpus, encoder, mels, copies, self.recipe.seed)
+
+    def _trained(self, step: str, module: str) -> dict[str, Tensor]:
+        path = self.work / step / "checkpoint.pt"
+        if not path.exists():
+            raise DataError(f"{path}: missing; run the step {step!r} first")
+        saved = torch.load(path, weights_only=True)
+        return saved["modules"][module]  # type: ignore[no-any-return]
+
+
+STEPS = ("sentences", "questions", "exams", "answers", "encoder", "units", "vocoder", "language", "stage1", "stage2",
+         "assemble")
+
+
+def run_step(training: NanoTraining, step: str) -> None:
+    """Run one step by its name."""
+    if step not in STEPS:
+        raise DataError(f"step: found {step!r}; expected one of {', '.join(STEPS)}")
+    action: Callable[[], None] = getattr(training, step)
+    log.info("nano: %s", step)
+    action()

@@ -1,0 +1,135 @@
+"""Stage 1 (LLaMA-Omni, §2.5): adaptor and LLM by cross-entropy on the answer, the speech encoder frozen.
+
+Shapes: B batch, S encoder frames, P LLM positions of the speech, T tokens, D LLM width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from omnivox.model.adaptor import Adaptor
+from omnivox.nano.dialogues import Dialogue
+from omnivox.nano.speak import Corpus
+from omnivox.nano.words import ANSWER, TRANSCRIBE
+from omnivox.train.features import Features
+from omnivox.train.language import LanguageConfig, next_token_loss, written_batch
+from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.train.recognise import pad, pick
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """How the bundled model's adaptor and LLM learn from speech."""
+
+    schedule: Schedule
+    written: LanguageConfig
+    batch: int = 32
+    pool: int = 8
+    copies: int = 4  # rooms and heads of each utterance
+    transcribe: float = 0.3  # share of the spoken batch that is to be written down instead of answered
+    written_every: int = 4  # a written batch of half the size is added to every n-th step
+    time_mask: int = 4  # encoder frames that may be blanked
+    seed: int = 0
+    threads: int = 1
+
+
+class SpokenPrompts:
+    """`<bos> speech <task>` and what follows it, as embeddings and labels."""
+
+    def __init__(self, adaptor: Adaptor, llm: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.adaptor, self.llm, self.tokenizer = adaptor, llm, tokenizer
+
+    def embed(self, frames: Sequence[Tensor], tasks: Sequence[str], targets: Sequence[Sequence[int]]
+              ) -> tuple[Tensor, Tensor, list[int]]:
+        """Right-padded embeddings [B, T, D], labels [B, T] (−100 on prompts and padding), and prompt lengths."""
+        k = self.adaptor.config.k
+        data, length = pad([row[: max(k, len(row) // k * k)] for row in frames])
+        speech, positions = self.adaptor(data, length)
+        table = self.llm.get_input_embeddings()
+        rows, labels, starts = [], [], []
+        for b, (task, target) in enumerate(zip(tasks, targets, strict=True)):
+            ids = torch.tensor([self.tokenizer.bos_token_id, self.tokenizer.convert_tokens_to_ids(task), *target])
+            tokens = table(ids)
+            rows.append(torch.cat([tokens[:1], speech[b, : positions[b]], tokens[1:]]))
+            start = int(positions[b]) + 2
+            labels.append(torch.cat([torch.full((start,), -100), ids[2:]]))
+            starts.append(start)
+        return pad(rows)[0], pad(labels, -100)[0], starts
+
+
+def mask_frames(frames_SE: Tensor, rng: random.Random, longest: int) -> Tensor:
+    """Blank a few neighbouring frames."""
+    width = rng.randint(0, longest)
+    start = rng.randrange(max(1, len(frames_SE) - width))
+    frames_SE = frames_SE.clone()
+    frames_SE[start : start + width] = 0
+    return frames_SE
+
+
+def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequence[str], batch: int = 25) -> list[bool]:
+    """Whether greedy decoding of each spoken question gives exactly the expected answer."""
+    tokenizer, right = prompts.tokenizer, list[bool]()
+    with torch.inference_mode():
+        for start in range(0, len(answers), batch):
+            part = answers[start : start + batch]
+            frames = features.rows([(start + i, 0) for i in range(len(part))])
+            embeds, _, lengths = prompts.embed(frames, [ANSWER] * len(part), [[]] * len(part))
+            longest = max(lengths)
+            left = torch.stack([torch.cat([row.new_zeros(longest - n, row.shape[1]), row[:n]])
+                                for row, n in zip(embeds, lengths, strict=True)])
+            mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths])
+            output = prompts.llm.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=48, do_sample=False)
+            for row, answer in zip(output.tolist(), part, strict=True):
+                target = [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
+                right.append(row[: len(target)] == target)
+    return right
+
+
+def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any, tokenizer: PreTrainedTokenizerBase,
+                 sample: Callable[[random.Random, Any], Dialogue], out: Path, config: Stage1Config,
+                 held: dict[str, tuple[Features, Sequence[str]]] | None = None) -> None:
+    """Train (or resume) `adaptor` and `llm` in `out`; `held` names exams of (features, expected answers)."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    run = Run(out, {"adaptor": adaptor, "llm": llm}, config.schedule, config)
+    prompts = SpokenPrompts(adaptor, llm, tokenizer)
+    asked = [i for i, row in enumerate(corpus.rows) if row["answer"]]
+    lengths = [corpus.rows[i]["samples"] for i in asked]
+
+    def targets(index: int, task: str) -> list[int]:
+        text = corpus.rows[index]["answer" if task == ANSWER else "text"]
+        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]  # type: ignore[list-item]
+
+    def losses(step: int) -> Losses:
+        rng = random.Random(f"{config.seed} {step}")
+        chosen = [asked[i] for i in pick(lengths, config.batch, config.pool, rng)]
+        frames = features.rows([(i, rng.randrange(features.copies)) for i in chosen])
+        tasks = [TRANSCRIBE if rng.random() < config.transcribe else ANSWER for _ in chosen]
+        embeds, labels, _ = prompts.embed([mask_frames(f, rng, config.time_mask) for f in frames], tasks,
+                                          [targets(i, task) for i, task in zip(chosen, tasks, strict=True)])
+        spoken = next_token_loss(llm, {"inputs_embeds": embeds}, labels)
+        if step % config.written_every:
+            return {"loss": spoken, "spoken": spoken}
+        dialogues = [sample(rng, "train") for _ in range(config.batch // 2)]
+        ids, labels = written_batch(dialogues, tokenizer, config.written, rng)
+        written = next_token_loss(llm, {"input_ids": ids}, labels)
+        return {"loss": spoken + 0.5 * written, "spoken": spoken}
+
+    def evaluate() -> dict[str, float]:
+        adaptor.eval(), llm.eval()
+        rates = {}
+        for name, (exam, answers) in (held or {}).items():
+            right = right_in_speech(prompts, exam, answers)
+            rates[f"right_{name}"] = round(sum(right) / len(right), 4)
+        adaptor.train(), llm.train()
+        return rates
+
+    train(run, losses, evaluate if held else None)

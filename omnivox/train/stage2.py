@@ -1,0 +1,125 @@
+"""Stage 2 (LLaMA-Omni, §2.5): the speech decoder alone, by CTC, on the states of speech prompts.
+
+Everything before the decoder is frozen, so each pair's states are computed once.
+Shapes: B batch, M LLM states of an answer, D LLM width, U units.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnivox.errors import DataError
+from omnivox.model.config import StatesFed
+from omnivox.model.ctc import collapse, ctc_nll
+from omnivox.model.speech_decoder import SpeechDecoder
+from omnivox.nano.speak import Corpus
+from omnivox.nano.words import ANSWER
+from omnivox.train.features import Features
+from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.train.recognise import edit_distance, pad, pick
+from omnivox.train.stage1 import SpokenPrompts
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """How the bundled model's speech decoder learns."""
+
+    schedule: Schedule
+    batch: int = 16
+    pool: int = 8
+    states_fed: StatesFed = "predicting"
+    state_noise: float = 0.05  # of each state's standard deviation, against learning answers by heart
+    seed: int = 0
+    threads: int = 1
+
+
+class States:
+    """LLM states [M, D] that feed the decoder for (utterance, copy) pairs, teacher-forced on the right answer."""
+
+    def __init__(self, corpus: Corpus, features: Features, prompts: SpokenPrompts, fed: StatesFed) -> None:
+        self.corpus, self.features, self.prompts, self.fed = corpus, features, prompts, fed
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def rows(self, keys: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """States of each (utterance, copy), float32."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
+        if missing:
+            tokenizer = self.prompts.tokenizer
+            answers = [[*tokenizer.encode(self.corpus.rows[i]["answer"], add_special_tokens=False),
+                        tokenizer.eos_token_id] for i, _ in missing]
+            with torch.inference_mode():
+                embeds, _, starts = self.prompts.embed(self.features.rows(missing), [ANSWER] * len(missing),
+                                                       answers)  # type: ignore[arg-type]
+                states = self.prompts.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+            shift = 1 if self.fed == "predicting" else 0
+            for b, key in enumerate(missing):
+                first = starts[b] - shift
+                self._kept[key] = states[b, first : first + len(answers[b])].half()
+        return [self._kept[key].float() for key in keys]
+
+
+def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[tuple[int, int]],
+                    units_of: Mapping[str, Tensor]) -> float:
+    """Edits per unit of the greedy decoding."""
+    edits = total = 0
+    with torch.inference_mode():
+        for key in keys:
+            heard = collapse(decoder(states.rows([key])[0][None])[0].argmax(-1), decoder.blank).tolist()
+            said = units_of[states.corpus.rows[key[0]]["answer"]].tolist()
+            edits += edit_distance(heard, said)
+            total += len(said)
+    return edits / max(1, total)
+
+
+def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: SpeechDecoder, out: Path,
+                 config: Stage2Config, held: Sequence[str] = ()) -> None:
+    """Train (or resume) `decoder` in `out`.
+
+    units_of: merged units [U] of each answer's recording. held: answers kept out of training, for the unit error rate.
+    Raises DataError where a unit is none of the decoder's, or an answer has more units than λ frames for each token.
+    """
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    rows = states.corpus.rows
+    _check(units_of, decoder)
+    run = Run(out, {"speech_decoder": decoder}, config.schedule, config)
+    withheld = set(held)
+    usable = [i for i, row in enumerate(rows) if row["answer"] in units_of and row["answer"] not in withheld]
+    exam = [(i, 0) for i, row in enumerate(rows) if row["answer"] in withheld][:60]
+    lengths = [len(units_of[rows[i]["answer"]]) for i in usable]
+
+    def losses(step: int) -> Losses:
+        rng = random.Random(f"{config.seed} {step}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(60))
+        chosen = [usable[i] for i in pick(lengths, config.batch, config.pool, rng)]
+        given = states.rows([(i, rng.randrange(states.features.copies)) for i in chosen])
+        noisy = [row + config.state_noise * row.std() * torch.randn(row.shape, generator=generator) for row in given]
+        data, length = pad(noisy)
+        target, target_length = pad([units_of[rows[i]["answer"]] for i in chosen])
+        frames = length * decoder.config.upsample
+        logits = decoder(data)
+        nll = ctc_nll(logits, frames, target, target_length, decoder.blank)
+        valid = torch.arange(logits.shape[1]) < frames[:, None]
+        blank = (logits.detach().argmax(-1) == decoder.blank)[valid].float().mean()
+        return {"loss": nll.sum() / target_length.sum(), "blank_share": blank}
+
+    def evaluate() -> dict[str, float]:
+        decoder.eval()
+        rate = unit_error_rate(decoder, states, exam, units_of)
+        decoder.train()
+        return {"unit_error_rate": round(rate, 4)}
+
+    train(run, losses, evaluate if exam else None)
+
+
+def _check(units_of: Mapping[str, Tensor], decoder: SpeechDecoder) -> None:
+    for answer, units in units_of.items():
+        if len(units) and int(units.max()) >= decoder.config.units:
+            raise DataError(f"answer {answer!r}: unit {int(units.max())}; the decoder knows 0 to {decoder.config.units - 1}")
