@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from omnivox.streaming import Chunk, assign_rows, leaves, restore, snapshot
 
@@ -212,8 +213,7 @@ def graph_is_eager(subject: Subject, seed: int, to_gpu: Callable[[Subject], Subj
     rows = subject.rows([subject.longest] * 2, seed)
     pieces = [Chunk(p.data[:, :3].cuda(), p.length.cuda()) for p in chunks(rows, [[2, 2], [1, 0], [0, 2], [2, 2]])]
     wide = max(piece.data.shape[1] for piece in pieces)
-    pieces = [Chunk(torch.nn.functional.pad(p.data, (0, 0) * (p.data.dim() - 2) + (0, wide - p.data.shape[1])), p.length)
-              for p in pieces]
+    pieces = [Chunk(F.pad(p.data, (0, 0) * (p.data.dim() - 2) + (0, wide - p.data.shape[1])), p.length) for p in pieces]
     eager = [subject.module.step(piece, state)[0] for state in [subject.fresh(2)] for piece in pieces]
     static, state = Chunk(pieces[0].data.clone(), pieces[0].length.clone()), subject.fresh(2)
     side = torch.cuda.Stream()

@@ -28,6 +28,7 @@ from tests import laws
 from tests.laws import Subject
 
 WIDTH, BLANK, VOCABULARY = 16, 5, 11
+SAMPLING = SamplingSettings(temperature=0.8, top_p=0.9, top_k=7, seed=3)
 
 
 def floats(*shape: int, scale: float = 1.0) -> Callable[[int, torch.Generator], Tensor]:
@@ -43,8 +44,8 @@ def llm() -> Subject:
 
 
 def speech_decoder(**changes: bool) -> Subject:
-    config = SpeechDecoderConfig(llm_width=WIDTH, width=24, layers=2, heads=2, ffn=32, upsample=3, units=BLANK, **changes)
-    module = SpeechDecoder(config).eval()
+    module = SpeechDecoder(SpeechDecoderConfig(llm_width=WIDTH, width=24, layers=2, heads=2, ffn=32, upsample=3,
+                                               units=BLANK, **changes)).eval()
     return Subject("SpeechDecoder", module, floats(WIDTH), lambda row: module(row[None])[0],
                    state=lambda batch: module.initial_state(batch, capacity=24),
                    bins={"keys": (2, -1), "values": (2, -1)})
@@ -72,13 +73,14 @@ def direct_interpolation(module: Resampler, row: Tensor) -> Tensor:
 
 
 def sampler() -> Subject:
-    module, chosen = Sampler(), SamplingSettings(temperature=0.8, top_p=0.9, top_k=7, seed=3)
+    module = Sampler()
 
     def offline(row: Tensor) -> Tensor:
-        state: SamplerState = module.initial_state(1, chosen)
+        state: SamplerState = module.initial_state(1, SAMPLING)
         return choose(row[None], uniform(state.seed, torch.arange(len(row)))[None], state)[0]
 
-    return Subject("Sampler", module, floats(VOCABULARY), offline, state=lambda batch: module.initial_state(batch, chosen))
+    return Subject("Sampler", module, floats(VOCABULARY), offline,
+                   state=lambda batch: module.initial_state(batch, SAMPLING))
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {
@@ -155,7 +157,7 @@ def to_gpu(subject: Subject) -> Subject:
     elif isinstance(module, CTCCollapse):
         return replace(subject, state=lambda batch: module.initial_state(batch, "cuda"))
     elif isinstance(module, Sampler):
-        return replace(subject, state=lambda batch: module.initial_state(batch, SamplingSettings(0.8, 0.9, 7, 3), "cuda"))
+        return replace(subject, state=lambda batch: module.initial_state(batch, SAMPLING, "cuda"))
     return subject
 
 

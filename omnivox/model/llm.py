@@ -73,15 +73,14 @@ class StreamingLLM:
     """Embeddings → last hidden states after the final norm, many ragged sessions in one forward pass.
 
     llm: any decoder-only model of `transformers` whose layers attend fully or through a sliding window.
-    capacity: positions (prompt and reply) that a session has room for.
+    capacity: positions (prompt and reply) that a session has room for, where `initial_state` is not told otherwise.
     Raises ConfigError where the architecture cannot be stepped exactly.
     """
 
-    def __init__(self, llm: PreTrainedModel, capacity: int) -> None:
+    def __init__(self, llm: PreTrainedModel, capacity: int = 4096) -> None:
         self.llm, self.capacity = llm, capacity
         self.config = llm.config.get_text_config(decoder=True)
         self._check_attention()
-        self._check_rope()
         probe = _ShapeProbe()
         with torch.no_grad():
             one = torch.zeros((1, 1, self.config.hidden_size), dtype=llm.dtype, device=llm.device)
@@ -105,22 +104,23 @@ class StreamingLLM:
         if implementation not in ("sdpa", "eager"):
             raise ConfigError(f"llm: attn_implementation is {implementation!r}; expected 'sdpa' or 'eager'")
 
-    def _check_rope(self) -> None:
+    def _check_rope(self, capacity: int) -> None:
         rope = getattr(self.config, "rope_parameters", None) or {}
         for entry in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
             kind = entry.get("rope_type", "default")
             limit = entry.get("original_max_position_embeddings") or self.config.max_position_embeddings
-            if kind in _LENGTH_DEPENDENT_ROPE and self.capacity > limit:
+            if kind in _LENGTH_DEPENDENT_ROPE and capacity > limit:
                 raise ConfigError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
-                                  f"only; found a capacity of {self.capacity}")
+                                  f"only; found a capacity of {capacity}")
 
-    def initial_state(self, batch: int) -> LLMState:
+    def initial_state(self, batch: int, capacity: int | None = None) -> LLMState:
         """Room for `capacity` positions in each of `batch` rows, in the model's dtype."""
-        llm = self.llm
+        llm, capacity = self.llm, capacity or self.capacity
+        self._check_rope(capacity)
 
         def room(shape: torch.Size) -> Tensor:
             heads, _, size = shape
-            return torch.zeros(batch, heads, self.capacity + 1, size, dtype=llm.dtype, device=llm.device)
+            return torch.zeros(batch, heads, capacity + 1, size, dtype=llm.dtype, device=llm.device)
 
         keys, values = zip(*self._shapes, strict=True)
         return LLMState(tuple(map(room, keys)), tuple(map(room, values)),
@@ -168,7 +168,7 @@ class StreamingLLM:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [..., V] of hidden states [..., D], with the scalings some families add after the head."""
-        logits: Tensor = self.llm.get_output_embeddings()(hidden)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.llm.get_output_embeddings()(hidden)
         logits = logits * getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
         cap = getattr(self.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits

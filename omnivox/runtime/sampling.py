@@ -43,6 +43,9 @@ class SamplingSettings:
             raise ConfigError(f"seed: found {self.seed}; expected a 64-bit integer")
 
 
+GREEDY = SamplingSettings()
+
+
 @dataclass
 class SamplerState:
     """Each row's settings and how many numbers it has drawn, all [B]."""
@@ -57,7 +60,7 @@ class SamplerState:
 class Sampler:
     """Logits [B, T, V] → token ids [B, T]."""
 
-    def initial_state(self, batch: int, settings: SamplingSettings = SamplingSettings(),
+    def initial_state(self, batch: int, settings: SamplingSettings = GREEDY,
                       device: torch.device | str = "cpu") -> SamplerState:
         """A state whose rows all have `settings`; `assign_rows` gives a row others."""
         def column(value: float, dtype: torch.dtype) -> Tensor:

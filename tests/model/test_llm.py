@@ -14,10 +14,11 @@ from omnivox.errors import ConfigError
 from omnivox.model.llm import StreamingLLM
 from omnivox.streaming import Chunk
 
-SMALL: dict[str, Any] = dict(
-    hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128,
-    vocab_size=97, pad_token_id=0, bos_token_id=1, eos_token_id=None, max_position_embeddings=256,
-)
+SMALL: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "vocab_size": 97, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None,
+    "max_position_embeddings": 256,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama": ("LlamaConfig", {}),
     "Qwen2": ("Qwen2Config", {}),
@@ -97,7 +98,8 @@ def test_cache_follows_the_models_dtype() -> None:
     assert {tensor.dtype for tensor in (*state.keys, *state.values)} == {torch.bfloat16}
     with torch.no_grad():
         y, _ = llm.step(Chunk.full(torch.randn(2, 3, 64, dtype=torch.bfloat16)), state)
-    assert y.data.dtype == torch.bfloat16 and y.data.isfinite().all()
+    assert y.data.dtype == torch.bfloat16
+    assert y.data.isfinite().all()
 
 
 def test_attention_reads_no_further_than_the_longest_live_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +138,6 @@ def test_layers_that_do_not_attend_are_refused(name: str, message: str) -> None:
 
 def test_rope_that_depends_on_the_length_is_refused_beyond_its_limit() -> None:
     model = build("Llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=16)
-    StreamingLLM(model, capacity=16)
+    StreamingLLM(model, capacity=16).initial_state(1)
     with pytest.raises(ConfigError, match="up to 16 positions only; found a capacity of 17"):
-        StreamingLLM(model, capacity=17)
+        StreamingLLM(model).initial_state(1, capacity=17)
