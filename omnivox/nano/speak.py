@@ -40,7 +40,8 @@ SHARD_SECONDS = 1200.0  # about 500 questions
 PHONETIC_SHARE = 0.25  # of the training questions are sentences about nothing, so that every phone sequence is heard
 # flite's own symbols, that is ARPAbet with the schwa (ax) apart
 PHONES = ("aa", "ae", "ah", "ao", "aw", "ax", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh", "ih", "iy",
-          "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y", "z", "zh")
+          "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y", "z",
+          "zh")
 
 
 class Asked(Protocol):
@@ -84,7 +85,7 @@ class Utterance:
 def speak_questions(out: Path, hours: float, split: Split, voices: Sequence[Voice], seed: int = 0, workers: int = 2, *,
                     source: Source | None = None, phonetic: float | None = None,
                     shard_seconds: float = SHARD_SECONDS) -> None:
-    """At least `hours` of questions into folder `out`, in whole shards; more hours later keep the shards that are there.
+    """At least `hours` of questions into folder `out`, in whole shards; asking for more hours later adds shards.
 
     source: draws a dialogue from (rng, split), a function that can be pickled; `omnivox.nano.dialogues.sample` if None.
     phonetic: share of sentences about nothing; PHONETIC_SHARE of the training questions and none of the held if None.
@@ -93,7 +94,8 @@ def speak_questions(out: Path, hours: float, split: Split, voices: Sequence[Voic
     count = math.ceil(hours * 3600 / shard_seconds)
     task = partial(_question_shard, out=Path(out), split=split, voices=list(voices), seed=seed, source=source,
                    phonetic=share, seconds=shard_seconds)
-    _speak(Path(out), task, count, workers, {"kind": "questions", "seed": seed, "split": split, "seconds": shard_seconds})
+    asked = {"kind": "questions", "seed": seed, "split": split, "shard_seconds": shard_seconds}
+    _speak(Path(out), task, count, workers, asked)
 
 
 def speak_answers(out: Path, texts: Sequence[str], voice: Voice = ANSWER_VOICE, *, topic: str = "answer",
@@ -111,7 +113,7 @@ def _speak(out: Path, task: Callable[[int], float], count: int, workers: int, as
     missing = [index for index in range(count) if not _manifest(out, index).exists()]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    # A fresh process for each shard: espeak's speech repeats from nowhere else. Spawned, for torch's threads do not fork.
+    # A fresh process for each shard: espeak's speech repeats from nowhere else. Spawned: torch's threads do not fork.
     context = multiprocessing.get_context("spawn")
     with Progress(*columns) as progress, \
             ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
@@ -142,7 +144,7 @@ def _question_shard(index: int, *, out: Path, split: Split, voices: list[Voice],
     def utterances() -> Iterator[tuple[Line, Voice, Samples]]:
         total = 0.0
         while total < seconds:
-            line = Line(phonetic_sentence(rng), None, "phonetic") if rng.random() < phonetic else _line(draw(rng, split))
+            line = _nonsense(rng) if rng.random() < phonetic else _line(draw(rng, split))
             voice = engines.pick(voices, rng)
             samples = engines.speak(voice, line.text, Random(rng.getrandbits(64)))
             total += len(samples) / SAMPLE_RATE
@@ -158,6 +160,10 @@ def _answer_shard(index: int, *, out: Path, groups: list[list[str]], voice: Voic
 
 def _line(dialogue: Asked) -> Line:
     return Line(dialogue.question, dialogue.answer, dialogue.topic)
+
+
+def _nonsense(rng: Random) -> Line:
+    return Line(phonetic_sentence(rng), None, "phonetic")
 
 
 def _manifest(out: Path, index: int) -> Path:
@@ -238,7 +244,7 @@ def pronounce(texts: Sequence[str]) -> list[tuple[str, ...]]:
 
     flite prints a line for each sentence, so the stops inside a text are handed to it as commas.
     """
-    plain = [re.sub(r"[.?!;:]+(?=\s)", ",", re.sub(r"\s+", " ", text.strip())) for text in texts]
+    plain = [re.sub(r"[.?!;:]+(?=\s)", ",", re.sub(r"\s+", " ", engines.spoken_form(text.strip()))) for text in texts]
     lines = _segments("\n\n".join(plain) + "\n")
     if len(lines) != len(plain):  # a text that flite cut in two: pay a process for each
         lines = [tuple(phone for line in _segments(text + "\n") for phone in line) for text in plain]
@@ -276,7 +282,7 @@ PATTERNS = tuple(pattern.split() for pattern in (
 
 
 def phonetic_sentence(rng: Random) -> str:
-    """Three to eight common words that sound like a sentence and mean nothing; one in four is a bare string of words."""
+    """Three to eight common words that sound like a sentence and mean nothing; one in four is mere words."""
     words = common_words()
     if rng.random() < 0.25:
         everything = [word for listed in words.values() for word in listed]

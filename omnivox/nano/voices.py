@@ -17,9 +17,10 @@ Shapes: n samples at 16 kHz, F frames of 5 ms, Q frequency bins.
 from __future__ import annotations
 
 import ctypes
-import io
+import re
 import shutil
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def speak(voice: Voice, text: str, rng: Random | None = None) -> Samples:
     if not any(character.isalnum() for character in text):
         raise DataError(f"text {text!r}: holds nothing that can be spoken; expected words")
     tempo = rng.uniform(0.85, 1.2) if rng else 1.0
-    pitch = rng.uniform(0.9, 1.12) if rng else 1.0
+    wide = 0.2 if voice.engine == "espeak" else 0.1  # most of espeak's variants are men of 100 Hz
+    pitch = rng.uniform(1 - wide, 1 + wide) if rng else 1.0
+    text = spoken_form(text)
     if voice.engine == "flite":
         samples = _flite(voice.name, text, tempo, pitch)
     elif voice.engine == "espeak":
@@ -93,6 +96,16 @@ def speak(voice: Voice, text: str, rng: Random | None = None) -> Samples:
         samples = soxr.resample(samples, SAMPLE_RATE * rng.uniform(0.87, 1.15), SAMPLE_RATE)
     margins = (rng.uniform(0.05, 0.15), rng.uniform(0.05, 0.15)) if rng else (0.1, 0.1)
     return _trim(samples, margins, f"{voice.label}: {text!r}")
+
+
+_LETTERS = re.compile(r"(?<!')\b(?=[ai, ]*[b-hj-z]\b)[a-z](?:,? [a-z])+\b")  # "am i a" is no spelling
+_LETTER_A = re.compile(r"\b(?<=letter )[aA]\b(?=[ \w])|\b[aA](?= (?:and|or|come|comes|is|in|to|then)\b)")
+
+
+def spoken_form(text: str) -> str:
+    """`text` with letters as every engine names them: runs in capitals, and "a" kept from being an article."""
+    capitals = _LETTERS.sub(lambda run: run[0].upper(), text)
+    return _LETTER_A.sub("A,", capitals)
 
 
 def _trim(samples: Samples, margins: tuple[float, float], name: str) -> Samples:
@@ -120,27 +133,33 @@ def program(name: str) -> str:
     return path
 
 
-def _run(command: list[str], text: str, stdin: bytes = b"") -> Samples:
-    """Float32 [n] at 16 kHz from a program that writes a wav file to its standard output."""
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120, check=False)
-    try:
-        samples, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
-    except soundfile.LibsndfileError as error:
-        said = done.stderr.decode(errors="replace").strip()[-200:]
-        raise DataError(f"{Path(command[0]).name}: no speech for {text!r} (exit {done.returncode}): {said}") from error
+def _run(command: list[str], text: str, stdin: str = "") -> Samples:
+    """Float32 [n] at 16 kHz from a program to which `-o FILE` says where its wav file goes."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:  # text2wave cannot write its header into a pipe
+        done = subprocess.run([*command, "-o", file.name], check=False, capture_output=True, timeout=120,
+                              input=stdin.encode("ascii", "ignore"))
+        try:
+            samples, rate = soundfile.read(file.name, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            said = done.stderr.decode(errors="replace").strip()[-200:]
+            name = Path(command[0]).name
+            raise DataError(f"{name}: no speech for {text!r} (exit {done.returncode}): {said}") from error
     return np.asarray(samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE), dtype=np.float32)
 
 
 def _flite(name: str, text: str, tempo: float, pitch: float) -> Samples:
+    if name not in FLITE:  # flite itself would quietly use another
+        raise ConfigError(f"flite voice {name!r}: not one of {', '.join(FLITE)}")
     command = [program("flite"), "-voice", name, "--setf", f"duration_stretch={1 / tempo:.3f}"]
     if pitch != 1.0 and name in FLITE_PITCH:
         command += ["--setf", f"int_f0_target_mean={FLITE_PITCH[name] * pitch:.1f}"]
-    return _run([*command, "-t", text, "-o", "/dev/stdout"], text)
+    return _run([*command, "-t", text], text)
 
 
 def _festival(name: str, text: str, tempo: float) -> Samples:
-    setting = f"(begin (voice_{name}) (Parameter.set 'Duration_Stretch {1 / tempo:.3f}))"
-    return _run([program("text2wave"), "-eval", setting], text, text.encode("ascii", "ignore"))
+    """Both of festival's voices ask for durations stretched by 1.1 themselves."""
+    setting = f"(begin (voice_{name}) (Parameter.set 'Duration_Stretch {1.1 / tempo:.3f}))"
+    return _run([program("text2wave"), "-eval", setting], text, text + "\n")
 
 
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
@@ -175,8 +194,8 @@ class _Espeak:
     def speak(self, name: str, text: str, tempo: float, pitch: float, expression: int) -> Samples:
         self._pieces.clear()
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ConfigError(f"espeak voice {name!r}: not known to espeak-ng; expected one like en-us or en-gb-scotland+f3")
-        settings = {_RATE: round(_WORDS_PER_MINUTE * tempo), _PITCH: round(50 + 150 * (pitch - 1)), _RANGE: expression}
+            raise ConfigError(f"espeak voice {name!r}: not known to espeak-ng; expected one like en-us or en-us+f3")
+        settings = {_RATE: round(_WORDS_PER_MINUTE * tempo), _PITCH: round(50 + 170 * (pitch - 1)), _RANGE: expression}
         for parameter, value in settings.items():
             self._library.espeak_SetParameter(parameter, value, 0)
         data = text.encode() + b"\0"
@@ -219,7 +238,7 @@ def convert(samples: Samples, voice: Voice, rng: Random | None = None) -> Sample
 
 
 def stretch_bins(envelope: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
-    """`envelope` [F, Q] with every frequency multiplied by `ratio`: out[q] = in[q / ratio], interpolated in log power."""
+    """`envelope` [F, Q] with every frequency multiplied by `ratio`: out[q] = in[q / ratio], in log power."""
     bins = envelope.shape[1]
     source = np.minimum(np.arange(bins) / ratio, bins - 1)
     low = np.minimum(source.astype(int), bins - 2)
@@ -254,15 +273,17 @@ FLITE = ("slt", "awb", "kal16", "rms")
 ACCENTS = ("en-us", "gmw/en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-029")
 HELD_ACCENT = "en-gb-x-gbcwmd"
 VARIANTS = (
-    "", "Alex", "Andrea", "Andy", "Annie", "AnxiousAndy", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky",
-    "Lee", "Marco", "Mario", "Michael", "Mr serious", "Nguyen", "Reed", "RicishayMax", "RicishayMax2", "RicishayMax3",
-    "Storm", "Tweaky", "UniRobot", "adam", "anika", "anikaRobot", "announcer", "antonio", "aunty", "belinda", "benjamin",
-    "boris", "caleb", "croak", "david", "ed", "edward", "edward2", "f1", "f2", "f3", "f5", "fast", "grandma", "grandpa",
-    "gustave", "ian", "iven", "iven2", "iven3", "iven4", "john", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt5",
-    "klatt6", "m1", "m2", "m3", "m4", "m6", "m7", "m8", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul",
-    "pedro", "quincy", "rob", "robert", "robosoft", "robosoft2", "robosoft3", "robosoft4", "robosoft5", "robosoft6",
-    "robosoft8", "sandro", "shelby", "steph", "steph2", "steph3", "travis", "whisper", "whisperf", "zac")
+    "", "Alex", "Andrea", "Andy", "Annie", "AnxiousAndy", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo",
+    "Jacky", "Lee", "Marco", "Mario", "Michael", "Mr serious", "Nguyen", "Reed", "RicishayMax", "RicishayMax2",
+    "RicishayMax3", "Storm", "Tweaky", "UniRobot", "adam", "anika", "anikaRobot", "announcer", "antonio", "aunty",
+    "belinda", "benjamin", "boris", "caleb", "croak", "david", "ed", "edward", "edward2", "f1", "f2", "f3", "f5",
+    "fast", "grandma", "grandpa", "gustave", "ian", "iven", "iven2", "iven3", "iven4", "john", "kaukovalta", "klatt",
+    "klatt2", "klatt3", "klatt5", "klatt6", "m1", "m2", "m3", "m4", "m6", "m7", "m8", "marcelo", "max", "michel",
+    "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "robosoft", "robosoft2", "robosoft3",
+    "robosoft4", "robosoft5", "robosoft6", "robosoft8", "sandro", "shelby", "steph", "steph2", "steph3", "travis",
+    "whisper", "whisperf", "zac")
 HELD_VARIANTS = ("f4", "m5", "Alicia", "Mike", "mike2", "klatt4", "linda", "victor")
+VIRTUAL_SPEAKERS = {"slt": 50, "awb": 50, "kal16": 90, "rms": 50}  # kal16 is the diphone voice, of its kind alone
 HELD_SHIFTS = ((1.45, 1.14), (1.22, 1.06), (0.8, 0.92), (0.68, 0.86))  # (pitch, formant)
 
 
@@ -275,7 +296,8 @@ def _virtual_speakers(name: str, count: int) -> list[Voice]:
     rng, speakers = Random(f"virtual speakers of {name}"), list[Voice]()
     while len(speakers) < count:
         formant = 0.82 * (1.22 / 0.82) ** rng.random()
-        pitch = min(1.8, max(0.6, formant ** 1.6 * rng.lognormvariate(0.0, 0.22)))  # small bodies speak high, on average
+        pitch = formant ** 1.6 * rng.lognormvariate(0.0, 0.22)  # small bodies speak high, on average
+        pitch = min(1.8, max(0.6, pitch))
         if all(abs(np.log(pitch / p)) > 0.08 or abs(np.log(formant / f)) > 0.04 for p, f in HELD_SHIFTS):
             speakers.append(Voice("flite", name, round(pitch, 3), round(formant, 3), round(rng.uniform(0.4, 1.7), 2),
                                   round(rng.uniform(0.02, 0.9), 2)))
@@ -285,7 +307,7 @@ def _virtual_speakers(name: str, count: int) -> list[Voice]:
 ANSWER_VOICE = Voice("flite", "rms")
 TRAIN_VOICES = [
     *(Voice("flite", name) for name in FLITE),
-    *(speaker for name in FLITE for speaker in _virtual_speakers(name, 60)),
+    *(speaker for name, count in VIRTUAL_SPEAKERS.items() for speaker in _virtual_speakers(name, count)),
     *_espeak_voices(ACCENTS, VARIANTS),
 ]
 HELD_VOICES = [
@@ -298,7 +320,7 @@ SHARES = {"plain flite": 0.35, "converted flite": 0.3, "espeak": 0.35, "festival
 
 
 def pick(voices: Sequence[Voice], rng: Random) -> Voice:
-    """One of `voices`: first a kind of voice, by SHARES, so that espeak's hundreds do not drown the rest; then evenly."""
+    """One of `voices`: first a kind of voice by SHARES, lest espeak's hundreds drown the rest; then evenly."""
     kinds: dict[str, list[Voice]] = {}
     for voice in voices:
         kind = ("converted " if voice.converted else "plain ") + "flite" if voice.engine == "flite" else voice.engine
