@@ -50,7 +50,8 @@ class Block(nn.Module):
         for offset, tap in enumerate(self.depthwise):  # a depthwise convolution, faster so than by torch's
             y = torch.addcmul(y, x_BTC[:, offset : offset + columns], tap)
         y = self.down(F.gelu(self.up(self.norm(y))))
-        return x_BTC[:, self.left : x_BTC.shape[1] - self.right] + self.scale * y
+        x_BTC = x_BTC[:, self.left : x_BTC.shape[1] - self.right] + self.scale * y
+        return x_BTC
 
 
 class Stack(nn.Module):
@@ -65,7 +66,7 @@ class Stack(nn.Module):
     def forward(self, x_BTC: Tensor, valid_BT: Tensor) -> Tensor:
         for block in self.blocks:
             x_BTC = block(x_BTC, valid_BT)
-            valid_BT = valid_BT[:, block.left : valid_BT.shape[1] - block.right]  # type: ignore[operator,misc]
+            valid_BT = valid_BT[:, block.left : valid_BT.shape[1] - block.right]  # type: ignore[operator]
         return x_BTC
 
 

@@ -85,13 +85,14 @@ class MfccKmeans(nn.Module):
         reach = self.config.slope_frames
         padded = F.pad(cepstra_CT[:, None], (reach, reach), mode="replicate")
         slopes_CT = F.conv1d(padded, self.slope)[:, 0]
-        both = torch.cat([cepstra_CT, slopes_CT])[:, : count * self.mels_per_unit]
+        both: Tensor = torch.cat([cepstra_CT, slopes_CT])[:, : count * self.mels_per_unit]
         return both.unflatten(1, (count, self.mels_per_unit)).mean(2).T
 
     def nearest(self, features_UD: Tensor) -> Tensor:
         """Index [U] of the centre nearest to each row of features."""
         normal = (features_UD - self.mean) / self.deviation
-        return (self.centres.square().sum(1) - 2 * normal @ self.centres.T).argmin(1)
+        distance = self.centres.square().sum(1) - 2 * normal @ self.centres.T
+        return torch.argmin(distance, 1)
 
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:

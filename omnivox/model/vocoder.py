@@ -68,11 +68,11 @@ def drop_negative(units: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     return units.gather(1, order).clamp(min=0), keep.sum(1)
 
 
-def repeat_units(units: Tensor, durations: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Each unit of [B, U] `durations` times: frames [B, F] and how many each row has [B]."""
-    ends = durations.masked_fill(~valid_mask(length, units.shape[1]), 0).cumsum(1)
-    count = ends[:, -1] if units.shape[1] else torch.zeros_like(length)
-    frame = torch.arange(int(count.max()) if len(count) else 0, device=units.device)
+def repeat_units(units: Tensor, durations: Tensor) -> tuple[Tensor, Tensor]:
+    """Each unit of [B, U] `durations` [B, U] times, which may be 0: frames [B, F] and how many each row has [B]."""
+    ends = durations.cumsum(1)
+    count = durations.sum(1)
+    frame = torch.arange(int(count.max()) if count.numel() else 0, device=units.device)
     unit = torch.searchsorted(ends, frame.expand(len(units), -1).contiguous(), right=True)
     return units.gather(1, unit.clamp(max=max(0, units.shape[1] - 1))), count
 
@@ -147,7 +147,7 @@ class Vocoder(nn.Module, ABC):
         units, length = drop_negative(units, length)
         if durations is None:
             durations = self.durations(units, length) if predict_durations else torch.ones_like(units)
-        frames, count = repeat_units(units, durations, length)
+        frames, count = repeat_units(units, durations.masked_fill(~valid_mask(length, units.shape[1]), 0))
         phase = torch.zeros(len(units), dtype=self.phase_dtype, device=units.device)
         window = Window(frames, valid_mask(count, frames.shape[1]), 0, frames.shape[1], torch.zeros_like(count), phase)
         return Chunk(self.speak(window).samples, count * self.frame_samples)

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -46,9 +46,9 @@ class VocoderRecipe:
 
 
 class SpectralLoss(nn.Module):
-    """How two waveforms [B, N] differ to the ear: log mel, log spectrum and spectral convergence at four resolutions."""
+    """How two waveforms [B, N] differ: log mel, log spectrum and spectral convergence at four resolutions."""
 
-    BANDS = {1024: 80, 512: 64, 256: 32, 128: 16}  # STFT size: mel bands
+    BANDS: ClassVar = {1024: 80, 512: 64, 256: 32, 128: 16}  # STFT size: mel bands
 
     def __init__(self, rate: int) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class SpectralLoss(nn.Module):
         """Magnitudes [B, K, T]."""
         window = self.get_buffer(f"window{size}")
         # The root's slope has no end at 0: a floor far below hearing keeps digital silence differentiable.
-        power = torch.view_as_real(torch.stft(wave_BN, size, size // 4, window=window, return_complex=True)).square().sum(-1)
-        return (power + 1e-8).sqrt()
+        spectrum = torch.stft(wave_BN, size, size // 4, window=window, return_complex=True)
+        return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt()
 
     def forward(self, wave_BN: Tensor, target_BN: Tensor) -> Tensor:
         total = wave_BN.new_zeros(())
@@ -77,7 +77,8 @@ class SpectralLoss(nn.Module):
         return total / len(self.BANDS)
 
 
-def vocoder_losses(vocoder: SourceFilter, batch: Batch, spectral: SpectralLoss, recipe: VocoderRecipe) -> dict[str, Tensor]:
+def vocoder_losses(vocoder: SourceFilter, batch: Batch, spectral: SpectralLoss,
+                   recipe: VocoderRecipe) -> dict[str, Tensor]:
     """The pulse train follows the true pitch (magnitudes cannot teach pitch) and the predicted voicing."""
     pitch = vocoder.pitch(batch.window)
     driven = Pitch(batch.hertz.to(pitch.hertz), pitch.voicing, pitch.valid)
@@ -95,7 +96,7 @@ def duration_loss(vocoder: SourceFilter, units_BU: Tensor, durations_BU: Tensor,
     """Mean squared error of log(frames + 1); the embedding is the generator's and is not moved by it."""
     valid = valid_mask(length_B, units_BU.shape[1])
     predicted = vocoder.duration(vocoder.embedding(units_BU).detach(), valid)
-    return (predicted - (durations_BU + 1.0).log())[valid].square().mean()
+    return F.mse_loss(predicted[valid], (durations_BU + 1.0).log()[valid])
 
 
 def train_vocoder(corpus: Sequence[Any], quantiser: Quantiser, out: Path, config: SourceFilterConfig | None = None,
