@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from bisect import bisect
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TypeAlias
 
-from omnivox.nano.topics import decline, facts, nature, numbers, phrasing, places, times, words
+from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
 __all__ = ["Dialogue", "Split", "answers", "sample", "tokens", "vocabulary"]
@@ -36,7 +37,7 @@ class Dialogue:
 
 @cache
 def _relations() -> tuple[Relation, ...]:
-    modules = (numbers, places, times, words, nature, facts)
+    modules = (numbers, places, times, words, nature, culture, facts)
     return tuple(relation for module in modules for relation in module.relations())
 
 
@@ -100,15 +101,17 @@ def main(samples: int = 200_000) -> None:
     """Print a summary: topics, how many different questions and answers, the size of the vocabulary, mean words."""
     rng = random.Random(0)
     drawn = [sample(rng, "train") for _ in range(samples)]
+    spoken = [(dialogue.question, dialogue.answer) for dialogue in drawn]
     by_topic = Counter(dialogue.topic for dialogue in drawn)
     questions = Counter(topic for topic, _ in {(d.topic, d.question) for d in drawn})
     replies = Counter(topic for topic, _ in {(d.topic, d.answer) for d in drawn})
-    print(f"{'topic':16}{'share':>8}{'questions':>11}{'answers':>9}")
+    lines = [f"{'topic':16}{'share':>8}{'questions':>11}{'answers':>9}"]
     for topic, count in by_topic.most_common():
-        print(f"{topic:16}{count / samples:8.1%}{questions[topic]:11}{replies[topic]:9}")
-    print(f"distinct questions in {samples} samples: {sum(questions.values())}; answers in all: {len(answers())}")
-    mean = [sum(len(tokens(text)) for text in texts) / samples for texts in zip(*((d.question, d.answer) for d in drawn), strict=True)]
-    print(f"vocabulary: {len(vocabulary())}; mean tokens: question {mean[0]:.1f}, answer {mean[1]:.1f}")
+        lines.append(f"{topic:16}{count / samples:8.1%}{questions[topic]:11}{replies[topic]:9}")
+    lines.append(f"distinct questions: {sum(questions.values())} in {samples}; answers in all: {len(answers())}")
+    asked, answered = (sum(len(tokens(text)) for text in texts) / samples for texts in zip(*spoken, strict=True))
+    lines.append(f"vocabulary: {len(vocabulary())}; mean tokens: question {asked:.1f}, answer {answered:.1f}")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ say the color of {x}
 what color does {x} have
 *which color does {x} have
 *give me the color of {x}
-*what is the usual color of {x}
+*what is the color that {x} has
 """
 SOUND = """
 what does {a} say
@@ -46,7 +46,7 @@ what number of legs does {a} have
 how many legs does the {x} have
 tell me the number of legs of {a}
 what is the number of legs of {a}
-*~how many legs are on {a}
+*how many legs does every {x} have
 *how many legs are there on {a}
 *what is the number of legs on {a}
 """

@@ -214,8 +214,9 @@ what is the next number after {a}
 name the number after {a}
 tell me the number after {a}
 =the number after {a}
+what number is right after {a}
 *which number is after {a}
-*what number follows {a}
+*~which number comes right after {a}
 *give me the number that comes after {a}
 """
 BEFORE = """
@@ -266,7 +267,9 @@ def arithmetic() -> list[Relation]:
     far = [(a, b, 0) for a in range(10, 101, 10) for b in range(10, 101, 10) if a != b]
     pairs = unequal + [pair for pair in far if pair not in unequal]
     parity = [{"a": number(n), "kind": ("an even" if n % 2 == 0 else "an odd")} for n in range(1, 101)]
-    greater = [{"a": number(a), "b": number(b), "high": number(max(a, b)), "low": number(min(a, b))} for a, b, _ in pairs]
+    greater = [
+        {"a": number(a), "b": number(b), "high": number(max(a, b)), "low": number(min(a, b))} for a, b, _ in pairs
+    ]
     topic = "arithmetic"
     return [
         relation(topic, PLUS, _rows(sums + tens), "{a} plus {b} is {c}.", 110),
@@ -300,7 +303,7 @@ def counting() -> list[Relation]:
         relation(topic, COUNT_TO, to, "{series}.", 10),
         relation(topic, COUNT_DOWN, down, "{series}.", 12),
         relation(topic, COUNT_BY, by, "{series}.", 16),
-        relation(topic, AFTER, _rows((n, 0, n + 1) for n in range(0, 100)), "{c} comes after {a}.", 24),
+        relation(topic, AFTER, _rows((n, 0, n + 1) for n in range(100)), "{c} comes after {a}.", 24),
         relation(topic, BEFORE, _rows((n, 0, n - 1) for n in range(1, 101)), "{c} comes before {a}.", 24),
         relation(topic, BETWEEN, _rows((n, n + 2, n + 1) for n in range(1, 50)), "{c} is between {a} and {b}.", 10),
     ]

@@ -1,7 +1,7 @@
 """Relations and the ways of asking about them: templates, openers, closers, numbers in words.
 
-A `Relation` joins rows of slots (one row is one fact) with templates of questions and one template of the answer. A template's
-form says which openers are grammatical before it:
+A `Relation` joins rows of slots (one row is one fact) with templates of questions and one template of the answer.
+A template's form says which openers are grammatical before it:
 
 * direct:  a question in its own right, "what is the capital of {x}"
 * command: an imperative, "name the capital of {x}"
@@ -28,37 +28,161 @@ T = TypeVar("T")
 
 TABLES = Path(__file__).parent.parent / "facts"
 
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
-ASKING = frozenset("what who where when which how why whose what's who's where's at in on from of by".split())
-YES_NO = frozenset("is are do does did can could will would was were have has should may".split())
+ASKING = frozenset(
+    [
+        "what",
+        "who",
+        "where",
+        "when",
+        "which",
+        "how",
+        "why",
+        "whose",
+        "what's",
+        "who's",
+        "where's",
+        "at",
+        "in",
+        "on",
+        "from",
+        "of",
+        "by",
+    ]
+)
+YES_NO = frozenset(
+    ["is", "are", "do", "does", "did", "can", "could", "will", "would", "was", "were", "have", "has", "should", "may"]
+)
 COMMANDS = frozenset(
-    "name tell give say count spell repeat add subtract multiply divide double calculate work take find compare compute "
-    "describe explain define list show make sing recite translate write define pick put finish".split()
+    [
+        "name",
+        "tell",
+        "give",
+        "say",
+        "count",
+        "spell",
+        "repeat",
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "double",
+        "calculate",
+        "work",
+        "take",
+        "find",
+        "compare",
+        "compute",
+        "describe",
+        "explain",
+        "define",
+        "list",
+        "show",
+        "make",
+        "sing",
+        "recite",
+        "translate",
+        "write",
+        "define",
+        "pick",
+        "put",
+        "finish",
+    ]
 )
 
-# Each table: what may come before a template of that form, as often as it is listed; then the openers held out of training.
+# What may come before a template of each form, as often as it is listed; then what only the held split may say.
 OPENERS: dict[Form, tuple[str, ...]] = {
     "direct": ("",) * 12
-    + ("hey", "okay", "so", "excuse me", "hello", "tell me", "please tell me", "can you tell me", "i have a question",
-       "now tell me", "hi", "and", "well", "please"),
+    + (
+        "hey",
+        "okay",
+        "so",
+        "excuse me",
+        "hello",
+        "tell me",
+        "please tell me",
+        "can you tell me",
+        "i have a question",
+        "now tell me",
+        "hi",
+        "and",
+        "well",
+        "please",
+    ),
     "yes_no": ("",) * 8 + ("hey", "okay", "so", "excuse me", "tell me", "please tell me"),
     "command": ("",) * 6
-    + ("please", "please", "can you", "can you", "could you", "hey", "okay", "can you please", "could you please",
-       "i want you to", "now", "would you", "i would like you to"),
-    "clause": ("tell me", "please tell me", "can you tell me", "could you tell me", "do you know", "i would like to know",
-               "i want to know", "i wonder", "hey do you know", "i need to know", "can you say", "would you tell me"),
+    + (
+        "please",
+        "please",
+        "can you",
+        "can you",
+        "could you",
+        "hey",
+        "okay",
+        "can you please",
+        "could you please",
+        "i want you to",
+        "now",
+        "would you",
+        "i would like you to",
+    ),
+    "clause": (
+        "tell me",
+        "please tell me",
+        "can you tell me",
+        "could you tell me",
+        "do you know",
+        "i would like to know",
+        "i want to know",
+        "i wonder",
+        "hey do you know",
+        "i need to know",
+        "can you say",
+        "would you tell me",
+    ),
     "bare": ("",),
 }
 HELD_OPENERS: dict[Form, tuple[str, ...]] = {
-    "direct": ("excuse me please", "so tell me", "okay now", "hello can you tell me", "hey i have a question", "could you tell me"),
+    "direct": (
+        "excuse me please",
+        "so tell me",
+        "okay now",
+        "hello can you tell me",
+        "hey i have a question",
+        "could you tell me",
+    ),
     "yes_no": ("excuse me please", "well", "hey tell me"),
     "command": ("hey can you", "would you please", "okay now", "i need you to"),
-    "clause": ("can you please tell me", "hey tell me", "i would really like to know", "would you please tell me", "so do you know"),
+    "clause": (
+        "can you please tell me",
+        "hey tell me",
+        "i would like you to tell me",
+        "would you please tell me",
+        "so do you know",
+    ),
     "bare": ("",),
 }
 CLOSERS: dict[Form, tuple[str, ...]] = {
@@ -124,8 +248,8 @@ class Template:
 class Relation:
     """Facts of one shape.
 
-    topic: the family's name. rows: slots of each fact. answer: template over the same slots. weight: share of the samples,
-    relative. chatty: whether openers and closers may surround the templates.
+    topic: the family's name. rows: slots of each fact. answer: template over the same slots. weight: relative share of
+    the samples. chatty: whether openers and closers may surround the templates.
     """
 
     topic: str
@@ -162,12 +286,13 @@ def relation(
     parsed = [Template.parse(line.strip()) for line in templates.strip().splitlines()]
     train = tuple(t for t in parsed if not t.held)
     held = tuple(t for t in parsed if t.held)
-    assert train and held, f"{topic}: templates needed in both splits, found {templates!r}"
+    assert train, f"{topic}: no template to train on in {templates!r}"
+    assert held, f"{topic}: no template held out in {templates!r}"
     return Relation(topic, train, held, tuple(rows), answer, weight, chatty)
 
 
 def embedded(question: str) -> str | None:
-    """A direct question as a clause, where a rule is safe: "what is the longest river" -> "what the longest river is"."""
+    """A direct question as a clause, where a rule is safe: "who is the king" -> "who the king is"."""
     if match := re.fullmatch(r"(what|who|where) (is|are|was|were) (the [a-z' ]+)", question):
         asker, verb, subject = match.groups()
         if not re.search(r"\b(called|made|used|known|named|for|located|found|that|who)\b", subject):
@@ -177,7 +302,9 @@ def embedded(question: str) -> str | None:
         return f"{match[1]} there {match[2]} {match[3]} {match[4]}"
     if match := re.fullmatch(r"(how many [a-z' ]+?) does ([a-z' ]+) have", question):
         return f"{match[1]} {match[2]} has"
-    if re.match(r"who (wrote|painted|invented|discovered|composed|built|made|sculpted|created|walked|sang|led)\b", question):
+    if re.match(
+        r"who (wrote|painted|invented|discovered|composed|built|made|sculpted|created|walked|sang|led)\b", question
+    ):
         return question
     return None
 
@@ -190,7 +317,7 @@ def table(name: str) -> tuple[tuple[str, ...], ...]:
 
 
 def single_facts(topic: str, name: str, weight: float, *, chatty: bool = True) -> list[Relation]:
-    """Relations of one row each from a table of `answer<TAB>phrasing | phrasing | *held phrasing`; weight is each fact's."""
+    """Relations of one row each, weight for each, from a table of `answer<TAB>phrasing | phrasing | *held phrasing`."""
     found: list[Relation] = []
     for answer, phrasings in table(name):
         marked = [part.strip() for part in phrasings.split("|")]

@@ -37,7 +37,7 @@ name the country whose capital is {y}
 tell me which country has the capital {y}
 *what country has the capital {y}
 *of which country is {y} the capital
-*which country's capital is {y}
+*what is the country whose capital is {y}
 """
 CONTINENT = """
 which continent is {x} in
@@ -65,6 +65,7 @@ what language do people speak in {x}
 ~what language they speak in {x}
 ~which language is spoken in {x}
 what is the language of {x}
+what is the main language spoken in {x}
 name the language of {x}
 *which language do people speak in {x}
 *what is the main language of {x}

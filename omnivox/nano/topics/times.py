@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from omnivox.nano.topics.phrasing import Relation, number, relation, single_facts
 
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-SEASONS = "spring summer autumn winter".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+SEASONS = ["spring", "summer", "autumn", "winter"]
+ORDINALS = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
+    "twelfth",
+]
 
 NEXT = """
 what {n} comes after {a}
@@ -23,7 +49,7 @@ tell me the {n} after {a}
 ~which {n} is after {a}
 =the {n} after {a}
 what is the next {n} after {a}
-*what {n} follows {a}
+*name the {n} right after {a}
 *give me the {n} that comes after {a}
 *which {n} comes right after {a}
 """
@@ -124,20 +150,57 @@ tell me the number of {xs} in {y}
 *how many {xs} go into {y}
 """
 UNITS = (
-    ("seconds", "a minute", 60), ("minutes", "an hour", 60), ("hours", "a day", 24), ("days", "a week", 7),
-    ("months", "a year", 12), ("weeks", "a year", 52), ("years", "a decade", 10), ("years", "a century", 100),
-    ("years", "a millennium", 1000), ("minutes", "half an hour", 30), ("minutes", "a quarter of an hour", 15),
-    ("days", "a year", 365), ("days", "a leap year", 366), ("decades", "a century", 10), ("seasons", "a year", 4),
-    ("centimeters", "a meter", 100), ("millimeters", "a centimeter", 10), ("meters", "a kilometer", 1000),
-    ("millimeters", "a meter", 1000), ("grams", "a kilogram", 1000), ("milligrams", "a gram", 1000),
-    ("kilograms", "a ton", 1000), ("milliliters", "a liter", 1000), ("inches", "a foot", 12), ("feet", "a yard", 3),
-    ("inches", "a yard", 36), ("feet", "a mile", 5280), ("ounces", "a pound", 16), ("pints", "a quart", 2),
-    ("quarts", "a gallon", 4), ("pints", "a gallon", 8), ("cups", "a pint", 2), ("cents", "a dollar", 100),
-    ("pennies", "a pound", 100), ("cents", "a quarter", 25), ("cents", "a dime", 10), ("cents", "a nickel", 5),
-    ("eggs", "a dozen", 12), ("things", "a pair", 2), ("quarters", "a dollar", 4), ("dimes", "a dollar", 10),
-    ("degrees", "a circle", 360), ("degrees", "a right angle", 90), ("cards", "a deck", 52), ("nickels", "a dollar", 20),
-    ("teaspoons", "a tablespoon", 3), ("hours", "two days", 48), ("days", "two weeks", 14), ("months", "two years", 24),
-    ("minutes", "two hours", 120), ("months", "half a year", 6),
+    ("seconds", "a minute", 60),
+    ("minutes", "an hour", 60),
+    ("hours", "a day", 24),
+    ("days", "a week", 7),
+    ("months", "a year", 12),
+    ("weeks", "a year", 52),
+    ("years", "a decade", 10),
+    ("years", "a century", 100),
+    ("years", "a millennium", 1000),
+    ("minutes", "half an hour", 30),
+    ("minutes", "a quarter of an hour", 15),
+    ("days", "a year", 365),
+    ("days", "a leap year", 366),
+    ("decades", "a century", 10),
+    ("seasons", "a year", 4),
+    ("centimeters", "a meter", 100),
+    ("millimeters", "a centimeter", 10),
+    ("meters", "a kilometer", 1000),
+    ("millimeters", "a meter", 1000),
+    ("grams", "a kilogram", 1000),
+    ("milligrams", "a gram", 1000),
+    ("kilograms", "a ton", 1000),
+    ("milliliters", "a liter", 1000),
+    ("inches", "a foot", 12),
+    ("feet", "a yard", 3),
+    ("inches", "a yard", 36),
+    ("feet", "a mile", 5280),
+    ("ounces", "a pound", 16),
+    ("pints", "a quart", 2),
+    ("quarts", "a gallon", 4),
+    ("pints", "a gallon", 8),
+    ("cups", "a pint", 2),
+    ("cents", "a dollar", 100),
+    ("pennies", "a pound", 100),
+    ("cents", "a quarter", 25),
+    ("cents", "a dime", 10),
+    ("cents", "a nickel", 5),
+    ("eggs", "a dozen", 12),
+    ("things", "a pair", 2),
+    ("quarters", "a dollar", 4),
+    ("dimes", "a dollar", 10),
+    ("degrees", "a circle", 360),
+    ("degrees", "a right angle", 90),
+    ("cards", "a deck", 52),
+    ("nickels", "a dollar", 20),
+    ("teaspoons", "a tablespoon", 3),
+    ("hours", "two days", 48),
+    ("days", "two weeks", 14),
+    ("months", "two years", 24),
+    ("minutes", "two hours", 120),
+    ("months", "half a year", 6),
 )
 
 
@@ -149,7 +212,8 @@ def relations() -> list[Relation]:
             after.append({"n": kind, "a": name, "c": cycle[(i + 1) % len(cycle)]})
             before.append({"n": kind, "a": name, "c": cycle[i - 1]})
     months = [
-        {"a": month, "n": number(days), "i": ORDINALS[i]} for i, (month, days) in enumerate(zip(MONTHS, LENGTHS, strict=True))
+        {"a": month, "n": number(days), "i": ORDINALS[i]}
+        for i, (month, days) in enumerate(zip(MONTHS, LENGTHS, strict=True))
     ]
     today = [{"a": day, "next": DAYS[(i + 1) % 7], "last": DAYS[i - 1]} for i, day in enumerate(DAYS)]
     units = [{"xs": unit, "y": whole, "n": number(n)} for unit, whole, n in UNITS]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from omnivox.nano.topics.phrasing import Relation, relation, single_facts, table
 
 OPPOSITE = """
@@ -129,7 +131,7 @@ repeat this {x}
 *say this after me {x}
 *could you repeat after me {x}
 """
-NUMBER_WORDS = "zero one two three four five six seven eight nine ten".split()
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def relations() -> list[Relation]:
@@ -138,9 +140,10 @@ def relations() -> list[Relation]:
     spelled = [
         {"x": w, "letters": ", ".join(w.upper()), "first": w[0].upper(), "n": NUMBER_WORDS[len(w)]} for w in words
     ]
-    pairs = {name: [{"x": row[0], "y": row[1]} for row in table(name)] for name in ("opposites", "rhymes", "plurals", "past_tenses")}
+    names = ("opposites", "rhymes", "plurals", "past_tenses")
+    pairs = {name: [{"x": x, "y": y} for x, y in table(name)] for name in names}
     phrases = [{"x": phrase.lower().replace(",", "").rstrip(".!?"), "y": phrase} for (phrase,) in table("phrases")]
-    defined = [{"x": row[0], "w": row[0].removeprefix("a ").removeprefix("an ").removeprefix("the "), "y": row[1]} for row in table("definitions")]
+    defined = [{"x": x, "w": re.sub("^an? ", "", x), "y": y} for x, y in table("definitions")]
     return [
         relation("opposites", OPPOSITE, pairs["opposites"], "the opposite of {x} is {y}.", 80),
         relation("spelling", SPELLING, spelled, "{x} is spelled {letters}.", 100),
@@ -151,5 +154,5 @@ def relations() -> list[Relation]:
         relation("past tenses", PAST, pairs["past_tenses"], "the past tense of {x} is {y}.", 36),
         relation("definitions", DEFINE, defined, "{y}", 55),
         relation("repeat", REPEAT, phrases, "{y}", 35, chatty=False),
-        *single_facts("letters", "alphabet", 0.6),
+        *single_facts("letters", "alphabet", 0.25),
     ]

@@ -1,0 +1,80 @@
+"""The domain of the bundled model: one right answer for each question, held phrasings made of known words."""
+
+from __future__ import annotations
+
+import random
+import re
+from functools import cache
+
+import pytest
+
+from omnivox.nano.dialogues import Dialogue, Split, answers, sample, tokens, vocabulary
+from omnivox.nano.topics import decline
+
+DRAWN = 200_000
+
+
+@cache
+def drawn(split: Split) -> frozenset[Dialogue]:
+    rng = random.Random(7)
+    return frozenset(sample(rng, split) for _ in range(DRAWN))
+
+
+@pytest.fixture(params=["train", "held"])
+def dialogues(request: pytest.FixtureRequest) -> frozenset[Dialogue]:
+    return drawn(request.param)
+
+
+def test_one_question_has_one_answer() -> None:
+    right: dict[str, str] = {}
+    for dialogue in drawn("train") | drawn("held"):
+        assert right.setdefault(dialogue.question, dialogue.answer) == dialogue.answer, dialogue
+
+
+def test_held_questions_are_never_trained_on() -> None:
+    assert not {d.question for d in drawn("train")} & {d.question for d in drawn("held")}
+
+
+def test_held_answers_are_trained_on() -> None:
+    assert {d.answer for d in drawn("held")} <= {d.answer for d in drawn("train")}
+
+
+def test_held_words_are_trained_on() -> None:
+    """But for what is declined: there new words are the point."""
+    known = {word for d in drawn("train") for word in d.question.split()}
+    asked = {word for d in drawn("held") if d.topic != "decline" for word in d.question.split()}
+    assert not asked - known
+
+
+def test_questions_are_as_spoken(dialogues: frozenset[Dialogue]) -> None:
+    assert not [d.question for d in dialogues if not re.fullmatch(r"[a-z']+( [a-z']+)*", d.question)]
+
+
+def test_answers_are_short_sentences() -> None:
+    for answer in answers():
+        assert re.fullmatch(r"[A-Z][A-Za-z' .,?!]*[.?!]", answer), answer
+        assert "  " not in answer, answer
+        assert len(tokens(answer)) <= 24, answer
+
+
+def test_vocabulary_covers_everything(dialogues: frozenset[Dialogue]) -> None:
+    known = set(vocabulary())
+    assert not {t for d in dialogues for text in (d.question, d.answer) for t in tokens(text)} - known
+    assert vocabulary() == sorted(known)
+    assert len(known) < 4_000
+
+
+def test_every_sampled_answer_is_listed(dialogues: frozenset[Dialogue]) -> None:
+    assert {d.answer for d in dialogues} <= set(answers())
+    assert len(answers()) == len(set(answers())) > 1_500
+
+
+def test_the_same_seed_gives_the_same_dialogues() -> None:
+    first, second = ([sample(rng, "train") for _ in range(50)] for rng in (random.Random(3), random.Random(3)))
+    assert first == second
+
+
+def test_declined_share() -> None:
+    rng = random.Random(1)
+    share = sum(sample(rng, "train").answer == decline.ANSWER for _ in range(20_000)) / 20_000
+    assert 0.10 < share < 0.14
