@@ -27,7 +27,8 @@ UNITS = 11
 def hifigan() -> Vocoder:
     torch.manual_seed(1)
     vocoder = Hifigan(HifiganConfig(units=UNITS, embedding_dim=6, initial_channels=8, upsample_rates=(3, 2),
-                                    upsample_kernels=(7, 4), residual_kernels=(3, 5), residual_dilations=((1, 3), (1, 2)),
+                                    upsample_kernels=(7, 4), residual_kernels=(3, 5),
+                                    residual_dilations=((1, 3), (1, 2)),
                                     duration=DurationConfig(embedding_dim=6, hidden_dim=5)))
     for parameter in vocoder.parameters():
         parameter.requires_grad_(False)

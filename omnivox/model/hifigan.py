@@ -1,6 +1,7 @@
 """The published unit vocoder: HiFi-GAN's generator (Kong et al. 2020) on embedded units (Polyak et al. 2021).
 
-    embedding ─► conv 7 ─► [leaky ReLU ─► transposed conv ─► mean of residual blocks] × stages ─► leaky ReLU ─► conv 7 ─► tanh
+    embedding ─► conv 7 ─► [leaky ReLU ─► transposed conv ─► mean of residual blocks] × stages
+              ─► leaky ReLU ─► conv 7 ─► tanh
 
 Every convolution's input is masked, so that padding in a batch and the edges of a window are exact; and each stage
 keeps only the columns that the sound of the window's middle depends on.

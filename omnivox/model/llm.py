@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from omnivox.errors import ConfigError
 from omnivox.streaming import Chunk
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -74,7 +73,7 @@ class StreamingLLM:
 
     llm: any decoder-only model of `transformers` whose layers attend fully or through a sliding window.
     capacity: positions (prompt and reply) that a session has room for, where `initial_state` is not told otherwise.
-    Raises ConfigError where the architecture cannot be stepped exactly.
+    Raises ValueError where the architecture cannot be stepped exactly.
     """
 
     def __init__(self, llm: PreTrainedModel, capacity: int = 4096) -> None:
@@ -89,20 +88,20 @@ class StreamingLLM:
                            use_cache=True)
         layers = sorted(probe.shapes)
         if layers != list(range(len(layers))) or not layers:
-            raise ConfigError(f"llm: {self.config.model_type} keeps keys and values for layers {layers}; "
+            raise ValueError(f"llm: {self.config.model_type} keeps keys and values for layers {layers}; "
                               "expected every layer to attend")
         self._shapes = [probe.shapes[i] for i in layers]
 
     def _check_attention(self) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         if unknown := sorted(kinds - set(_LAYER_TYPES)):
-            raise ConfigError(f"llm: {self.config.model_type} has layers of type {unknown[0]!r}; "
+            raise ValueError(f"llm: {self.config.model_type} has layers of type {unknown[0]!r}; "
                               f"expected {' or '.join(_LAYER_TYPES)}")
         if getattr(self.config, "attention_chunk_size", None) is not None:
-            raise ConfigError(f"llm: {self.config.model_type} attends in chunks; expected full or sliding attention")
+            raise ValueError(f"llm: {self.config.model_type} attends in chunks; expected full or sliding attention")
         implementation = self.llm.config._attn_implementation
         if implementation not in ("sdpa", "eager"):
-            raise ConfigError(f"llm: attn_implementation is {implementation!r}; expected 'sdpa' or 'eager'")
+            raise ValueError(f"llm: attn_implementation is {implementation!r}; expected 'sdpa' or 'eager'")
 
     def _check_rope(self, capacity: int) -> None:
         rope = getattr(self.config, "rope_parameters", None) or {}
@@ -110,7 +109,7 @@ class StreamingLLM:
             kind = entry.get("rope_type", "default")
             limit = entry.get("original_max_position_embeddings") or self.config.max_position_embeddings
             if kind in _LENGTH_DEPENDENT_ROPE and capacity > limit:
-                raise ConfigError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
+                raise ValueError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
                                   f"only; found a capacity of {capacity}")
 
     def initial_state(self, batch: int, capacity: int | None = None) -> LLMState:
@@ -127,7 +126,7 @@ class StreamingLLM:
                         torch.zeros(batch, dtype=torch.long, device=llm.device))
 
     def step(self, x: Chunk, state: LLMState) -> tuple[Chunk, LLMState]:
-        """Embeddings [B, T, D] → hidden states [B, T, D]. On a CPU, raises ConfigError past the capacity."""
+        """Embeddings [B, T, D] → hidden states [B, T, D]. On a CPU, raises ValueError past the capacity."""
         capacity = state.keys[0].shape[2] - 1
         new = torch.arange(x.data.shape[1], device=x.length.device)
         valid_BT = new < x.length[:, None]
@@ -138,7 +137,7 @@ class StreamingLLM:
         if x.length.device.type == "cpu":  # a GPU is never asked: it reads the whole storage, which a graph needs
             bound = int(position_BT.max()) + 1
             if bound > capacity:
-                raise ConfigError(f"llm: {bound} positions; this state has room for {capacity}")
+                raise ValueError(f"llm: {bound} positions; this state has room for {capacity}")
         visible = torch.arange(bound, device=x.length.device)
         behind_BTR = position_BT[..., None] - visible
         hidden = self.llm.base_model(inputs_embeds=x.data, attention_mask=self._masks(behind_BTR[:, None], x.data),

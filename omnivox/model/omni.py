@@ -48,8 +48,8 @@ class SpokenBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return type(self)(*(value if value is None else value.to(device) for value in values))
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{name: value if value is None else value.to(device) for name, value in values.items()})
 
 
 @dataclass

@@ -140,7 +140,8 @@ class SourceFilter(Vocoder):
         config, period = self.config, NOISE_HOPS * self.config.hop
         noise = torch.randn(period, generator=torch.Generator().manual_seed(0))
         looped = torch.cat([noise, noise[: config.n_fft - config.hop]])
-        return torch.fft.rfft(looped.unfold(0, config.n_fft, config.hop) * window)
+        spectra: Tensor = torch.fft.rfft(looped.unfold(0, config.n_fft, config.hop) * window)
+        return spectra
 
     def pitch(self, window: Window) -> Pitch:
         """Pitch of the hops from `pulse_hops` + 1 before those to speak to `pulse_hops` behind them.
@@ -215,10 +216,10 @@ class SourceFilter(Vocoder):
         pieces = torch.fft.irfft(spectrum, config.n_fft) * (self.window * (config.hop / self.window.square().sum()))
         pieces = pieces.unflatten(-1, (self.overlap, config.hop))  # [B, H, overlap, hop]
         slots = hops + self.overlap - 1
-        total = sum(F.pad(pieces[:, :, j], (0, 0, j, slots - hops - j)) for j in range(self.overlap))
-        assert isinstance(total, Tensor)
+        shifted = [F.pad(pieces[:, :, j], (0, 0, j, slots - hops - j)) for j in range(self.overlap)]
         reach = config.n_fft - edge
-        return total.flatten(1)[:, reach : total.shape[1] * config.hop - reach]
+        samples = torch.stack(shifted).sum(0).flatten(1)
+        return samples[:, reach : samples.shape[1] - reach]
 
     def speak(self, window: Window) -> Spoken:
         pulses, phase_BH = self.pulses(self.pitch(window), window.phase)

@@ -86,7 +86,8 @@ class MfccKmeans(nn.Module):
         padded = F.pad(cepstra_CT[:, None], (reach, reach), mode="replicate")
         slopes_CT = F.conv1d(padded, self.slope)[:, 0]
         both: Tensor = torch.cat([cepstra_CT, slopes_CT])[:, : count * self.mels_per_unit]
-        return both.unflatten(1, (count, self.mels_per_unit)).mean(2).T
+        means: Tensor = both.unflatten(1, (count, self.mels_per_unit)).mean(2)
+        return means.T
 
     def nearest(self, features_UD: Tensor) -> Tensor:
         """Index [U] of the centre nearest to each row of features."""

@@ -65,7 +65,7 @@ class StreamingVocoder:
 
     @torch.no_grad()
     def flush(self, state: VocoderState, rows: Tensor | None = None) -> tuple[Chunk, VocoderState]:
-        """What is still owed by `rows` ([B] bool, by default all), which are fresh afterwards; 0 samples from others."""
+        """What `rows` ([B] bool, by default all) are still owed; they are fresh afterwards. Others give 0 samples."""
         ending = torch.ones_like(state.heard, dtype=torch.bool) if rows is None else rows
         chunk, state = self._advance(state.units[:, :0], torch.zeros_like(state.heard), state, ending)
         for leaf in (state.units, state.heard, state.frames, state.spoken, state.waiting, state.phase):
@@ -116,7 +116,7 @@ class StreamingVocoder:
         """The sound of each row's first `count` waiting frames, and the phase behind them."""
         speak = int(count.max()) if count.numel() else 0
         if not speak:
-            return torch.zeros(len(count), 0, dtype=self.vocoder.embedding.weight.dtype, device=count.device), state.phase
+            return self.vocoder.embedding.weight.new_zeros(len(count), 0), state.phase
         left, right = self.vocoder.context
         columns = min(frames.shape[1], left + speak + right)
         valid = self._filled(state, total, columns)
