@@ -48,8 +48,8 @@ class SpokenBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: value if value is None else value.to(device) for name, value in values.items()})
+        moved = {f.name: value.to(device) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return type(self)(**moved)
 
 
 @dataclass
