@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omnivox.model.config import AdaptorConfig, DurationConfig, EncoderConfig, SourceFilterConfig, SpeechDecoderConfig
+from omnivox.model.config import AdaptorConfig, EncoderConfig, SourceFilterConfig, SpeechDecoderConfig
 from omnivox.train.language import LanguageConfig
 from omnivox.train.loop import Schedule
 from omnivox.train.recognise import RecogniseConfig
@@ -46,7 +46,7 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         encoder=RecogniseConfig(EncoderConfig(80, width, layers=5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(5000), lr=2e-3, warmup=300), seed=seed),
         units=units,
-        vocoder=SourceFilterConfig(units=units, width=192, duration=DurationConfig(96, 96, 3)),
+        vocoder=SourceFilterConfig(units=units),
         vocoder_training=VocoderRecipe(),
         language=language,
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),

@@ -63,9 +63,10 @@ class SpectralLoss(nn.Module):
         spectrum = torch.stft(wave_BN, size, size // 4, window=window, return_complex=True)
         return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt()
 
-    def forward(self, wave_BN: Tensor, target_BN: Tensor) -> Tensor:
+    def forward(self, wave_BN: Tensor, target_BN: Tensor, sizes: Sequence[int] = tuple(BANDS)) -> Tensor:
+        """The mean over STFT `sizes`; the spectra are most of a training step, which takes every other one of them."""
         total = wave_BN.new_zeros(())
-        for size in self.BANDS:
+        for size in sizes:
             mel = self.get_buffer(f"mel{size}")
             found = self.spectrum(wave_BN, size)
             with torch.no_grad():
@@ -74,11 +75,11 @@ class SpectralLoss(nn.Module):
             total = total + 0.3 * ((found + 2e-3).log() - (wanted + 2e-3).log()).abs().mean()
             distance = torch.linalg.vector_norm(found - wanted, dim=(1, 2))
             total = total + 0.3 * (distance / (torch.linalg.vector_norm(wanted, dim=(1, 2)) + 1)).mean()
-        return total / len(self.BANDS)
+        return total / len(sizes)
 
 
-def vocoder_losses(vocoder: SourceFilter, batch: Batch, spectral: SpectralLoss,
-                   recipe: VocoderRecipe) -> dict[str, Tensor]:
+def vocoder_losses(vocoder: SourceFilter, batch: Batch, spectral: SpectralLoss, recipe: VocoderRecipe,
+                   step: int) -> dict[str, Tensor]:
     """The pulse train follows the true pitch (magnitudes cannot teach pitch) and the predicted voicing."""
     pitch = vocoder.pitch(batch.window)
     driven = Pitch(batch.hertz.to(pitch.hertz), pitch.voicing, pitch.valid)
@@ -86,7 +87,8 @@ def vocoder_losses(vocoder: SourceFilter, batch: Batch, spectral: SpectralLoss,
     wave = vocoder.filtered(pulses, vocoder.filters(batch.window), batch.window.position)
     off = (pitch.hertz.float().log() - batch.hertz.log()).abs() * batch.voiced
     voicing = F.binary_cross_entropy_with_logits(pitch.voicing.float(), batch.voiced, weight=pitch.valid.float())
-    losses = {"spectral": spectral(wave * batch.heard, batch.samples),
+    sizes = tuple(spectral.BANDS)[step % 2 :: 2]
+    losses = {"spectral": spectral(wave * batch.heard, batch.samples, sizes),
               "pitch": off.sum() / (batch.voiced.sum() + 1), "voicing": voicing}
     losses["loss"] = losses["spectral"] + recipe.pitch_weight * losses["pitch"] + recipe.voicing_weight * voicing
     return losses
@@ -121,7 +123,7 @@ def train_vocoder(corpus: Sequence[Any], quantiser: Quantiser, out: Path, config
 
     def losses_of(step: int) -> Losses:
         rng = np.random.default_rng((recipe.seed, step))
-        losses = vocoder_losses(vocoder, voice.batch(vocoder, rng, recipe.rows, recipe.speak), spectral, recipe)
+        losses = vocoder_losses(vocoder, voice.batch(vocoder, rng, recipe.rows, recipe.speak), spectral, recipe, step)
         losses["duration"] = duration_loss(vocoder, *voice.merged(rng, recipe.rows))
         losses["loss"] = losses["loss"] + recipe.duration_weight * losses["duration"]
         return losses
