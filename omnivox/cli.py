@@ -1,0 +1,294 @@
+"""The command line. Bodies are short and import what they need themselves, so that `--help` is quick.
+
+Exit status: 0 well, 1 the machine failed (a full disk), 2 bad usage or bad input (one line on stderr), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnivox.errors import ConfigError, OmnivoxError
+
+if TYPE_CHECKING:
+    from omnivox.runtime.events import Done
+    from omnivox.runtime.respond import Omni
+
+app = typer.Typer(name="omnivox", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Speak and be answered: text and speech together, streamed.")
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+class Precision(StrEnum):
+    """The number format of weights and activations."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+Model = Annotated[str, typer.Option(help='"nano" (bundled), a folder, or a name on the Hugging Face hub.')]
+DeviceOption = Annotated[Device, typer.Option(help="Where to run.")]
+DtypeOption = Annotated[Precision, typer.Option(help="Number format of the weights.")]
+Whisper = Annotated[Path | None, typer.Option(help="Whisper's weights, for a published checkpoint without them: "
+                                                   "OpenAI's .pt or a Hugging Face folder.")]
+Vocoder = Annotated[Path | None, typer.Option(help="Unit vocoder of a published checkpoint: a folder with "
+                                                   "g_00500000 and config.json, or that file.")]
+Omega = Annotated[int, typer.Option(min=1, help="Ω: units that are spoken at once; fewer sound sooner.")]
+Lookahead = Annotated[int | None, typer.Option(min=0, help="Frames the vocoder waits for; default: until exact.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling, where the temperature is above 0.")]
+Seed = Annotated[int, typer.Option(help="Of the sampler.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length at which a reply is cut.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+
+
+@app.callback(invoke_without_command=True, no_args_is_help=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Speak and be answered: text and speech together, streamed."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"omnivox {installed('omnivox')}")
+        raise typer.Exit
+
+
+@app.command(no_args_is_help=True)
+def respond(
+    question: Annotated[Path, typer.Argument(metavar="QUESTION.wav", help="A spoken question: wav, flac, mp3 or ogg.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the spoken reply here, as wav.")] = None,
+    model: Model = "nano",
+    omega: Omega = 10,
+    lookahead: Lookahead = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 256,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = Precision.AUTO,
+    whisper: Whisper = None,
+    vocoder: Vocoder = None,
+    as_json: Json = False,
+) -> None:
+    """Answer one spoken question.
+
+    The text appears as it is made; timings follow on stderr.
+
+    Examples:
+
+      omnivox respond question.wav -o reply.wav
+
+      omnivox respond question.wav --omega 40 --temperature 0.7 --seed 1
+
+      omnivox respond question.wav --json | jq .text
+    """
+    with clear_errors():
+        if output is not None and not output.parent.is_dir():
+            raise ConfigError(f"--output {output}: {output.parent} is no folder; create it first")
+        omni = _load(model, device, dtype, whisper, vocoder)
+        done = _stream(omni, question, quiet=as_json, chunk_units=omega, lookahead=lookahead, temperature=temperature,
+                       top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
+        if output is not None:
+            from omnivox.sound import write_wav
+
+            write_wav(output, done.reply.audio, done.reply.sample_rate)
+        if as_json:
+            typer.echo(json.dumps(_as_json(done, output)))
+        else:
+            _show_timings(done, output)
+
+
+@app.command()
+def chat(
+    model: Model = "nano",
+    omega: Omega = 10,
+    lookahead: Lookahead = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 256,
+    silence_ms: Annotated[float, typer.Option(min=32.0, help="A pause this long ends your turn.")] = 500.0,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = Precision.AUTO,
+    whisper: Whisper = None,
+    vocoder: Vocoder = None,
+) -> None:
+    """Talk through microphone and speaker; Ctrl-C ends it.
+
+    Needs `pip install 'omnivox[chat]'`. It does not listen while it speaks.
+
+    Examples:
+
+      omnivox chat
+
+      omnivox chat --silence-ms 800
+    """
+    from omnivox.runtime import chat as talking
+    from omnivox.runtime.events import Done, Text
+
+    with clear_errors(), talking.SoundDevice() as sound:
+        omni = _load(model, device, dtype, whisper, vocoder)
+        settings = talking.TurnSettings(silence_ms=silence_ms)
+        typer.echo("Listening. Ctrl-C ends.", err=True)
+        for event in talking.converse(omni, sound, talking.Silero(), settings, chunk_units=omega, lookahead=lookahead,
+                                      temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens):
+            if isinstance(event, Text):
+                typer.echo(event.delta, nl=False)
+            elif isinstance(event, Done):
+                typer.echo()
+
+
+@app.command(no_args_is_help=True)
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help='"nano", a folder, or a hub name.')],
+    whisper: Whisper = None,
+    vocoder: Vocoder = None,
+    as_json: Json = False,
+) -> None:
+    """Sizes, rates and settings of a model.
+
+    Examples:
+
+      omnivox info nano
+
+      omnivox info path/to/model --json | jq .parameters
+    """
+    with clear_errors():
+        from omnivox.runtime.describe import describe
+
+        facts = describe(_load(model, Device.CPU, Precision.AUTO, whisper, vocoder))
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            _show_facts(facts)
+
+
+@app.command(no_args_is_help=True)
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A published folder or hub name, or a folder of ours.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not hold files yet.")],
+    whisper: Whisper = None,
+    vocoder: Vocoder = None,
+    dtype: DtypeOption = Precision.AUTO,
+) -> None:
+    """Rewrite a checkpoint in our layout: config.json, safetensors, tokenizer.
+
+    Example:
+
+      omnivox convert path/to/Llama-3.1-8B-Omni my-model --whisper large-v3.pt --vocoder path/to/vocoder
+    """
+    with clear_errors():
+        from omnivox.checkpoint import convert as rewrite
+
+        rewrite(source, destination, whisper=whisper, vocoder=vocoder, dtype=dtype.value)
+        typer.echo(f"wrote {destination}", err=True)
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help='"nano", or a folder of one trained like it.')],
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each kind at most; default: all.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder to keep the replies in.")] = None,
+) -> None:
+    """Score the bundled model on held-out questions; the last line of stdout is JSON.
+
+    Example:
+
+      omnivox evaluate nano --limit 20
+    """
+    with clear_errors():
+        from omnivox.nano.evaluate import evaluate as score
+
+        typer.echo(json.dumps(score(model, limit=limit, work=work)))
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """One line on stderr and an exit status instead of a traceback, for what is not the programmer's fault."""
+    try:
+        yield
+    except OmnivoxError as error:
+        typer.echo(f"omnivox: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"omnivox: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo(err=True)
+        raise typer.Exit(130) from error
+
+
+def _load(model: str, device: Device, dtype: Precision, whisper: Path | None, vocoder: Path | None) -> Omni:
+    import omnivox
+
+    return omnivox.load(model, device=device.value, dtype=dtype.value, whisper=whisper, vocoder=vocoder)
+
+
+def _stream(omni: Omni, question: Path, *, quiet: bool, **settings: Any) -> Done:
+    """Answer `question`, its text on stdout as it comes unless `quiet`."""
+    from omnivox.runtime.events import Done, Text
+
+    for event in omni.respond(question, **settings):
+        if isinstance(event, Text) and not quiet:
+            sys.stdout.write(event.delta)
+            sys.stdout.flush()
+        elif isinstance(event, Done):
+            if not quiet:
+                typer.echo()
+            return event
+    raise AssertionError("a reply ends in Done")
+
+
+def _as_json(done: Done, output: Path | None) -> dict[str, Any]:
+    reply = done.reply
+    return {
+        "text": reply.text,
+        "units": list(reply.units),
+        "sample_rate": reply.sample_rate,
+        "output": None if output is None else str(output),
+        "timings": dataclasses.asdict(reply.timings),
+    }
+
+
+def _show_timings(done: Done, output: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    reply = done.reply
+    table = Table(show_header=False, box=None)
+    timings = dataclasses.asdict(reply.timings)
+    table.add_row("speech", f"{timings.pop('audio_seconds'):.2f} s" + (f" in {output}" if output else ""))
+    table.add_row("real-time factor", f"{timings.pop('real_time_factor'):.3f}")
+    for name, seconds in timings.items():
+        table.add_row(name.replace("_", " "), f"{1000 * seconds:.0f} ms")
+    Console(stderr=True).print(table)
+
+
+def _show_facts(facts: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for group, values in facts.items():
+        table.add_row(f"[bold]{group}[/bold]")
+        for name, value in values.items():
+            plain = isinstance(value, bool | str)
+            table.add_row("  " + name.replace("_", " "), str(value) if plain else f"{value:,}")
+    Console().print(table)
