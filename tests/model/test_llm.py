@@ -10,7 +10,6 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from omnivox.errors import ConfigError
 from omnivox.model.llm import StreamingLLM
 from omnivox.streaming import Chunk
 
@@ -121,7 +120,7 @@ def test_attention_reads_no_further_than_the_longest_live_row(monkeypatch: pytes
 
 def test_past_the_capacity_is_an_error() -> None:
     llm = StreamingLLM(build("Llama"), capacity=4)
-    with torch.no_grad(), pytest.raises(ConfigError, match="5 positions; this state has room for 4"):
+    with torch.no_grad(), pytest.raises(ValueError, match="5 positions; this state has room for 4"):
         llm.step(Chunk.full(torch.randn(1, 5, 64)), llm.initial_state(1))
 
 
@@ -132,12 +131,12 @@ def test_past_the_capacity_is_an_error() -> None:
 def test_layers_that_do_not_attend_are_refused(name: str, message: str) -> None:
     config = getattr(transformers, name)(**{**SMALL, "num_hidden_layers": 4, "head_dim": 16})
     model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         StreamingLLM(model, capacity=8)
 
 
 def test_rope_that_depends_on_the_length_is_refused_beyond_its_limit() -> None:
     model = build("Llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=16)
     StreamingLLM(model, capacity=16).initial_state(1)
-    with pytest.raises(ConfigError, match="up to 16 positions only; found a capacity of 17"):
+    with pytest.raises(ValueError, match="up to 16 positions only; found a capacity of 17"):
         StreamingLLM(model).initial_state(1, capacity=17)

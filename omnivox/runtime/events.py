@@ -1,0 +1,63 @@
+"""What a reply is made of: text and sound as they come, and everything together at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Timings:
+    """Where the time of a reply went, in seconds. Time that the caller takes between events is not counted.
+
+    mel, encode, prefill: each part's own time. first_token, first_audio, total: from the end of the question, that is
+    from the call, until then (first_audio 0 if nothing was spoken). audio_seconds: of speech. real_time_factor: total
+    over audio_seconds (0 if nothing was spoken).
+    """
+
+    mel: float = 0.0
+    encode: float = 0.0
+    prefill: float = 0.0
+    first_token: float = 0.0
+    first_audio: float = 0.0
+    total: float = 0.0
+    audio_seconds: float = 0.0
+    real_time_factor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Text:
+    """More of the written reply. All deltas together are its text; none ends in half a character."""
+
+    delta: str
+
+
+@dataclass(frozen=True)
+class Audio:
+    """More of the spoken reply, float32 samples [n] in -1..1."""
+
+    samples: Tensor
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply.
+
+    token_ids: as the LLM gave them, with the end token if it came to that. units: the speech decoder's, without
+    repeats and blanks. audio: float32 samples [n] at `sample_rate` Hz.
+    """
+
+    text: str
+    token_ids: list[int]
+    units: list[int]
+    audio: Tensor
+    sample_rate: int
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last event of every reply."""
+
+    reply: Reply
