@@ -219,6 +219,31 @@ def evaluate(
         typer.echo(json.dumps(score(model, limit=limit, work=work)))
 
 
+@app.command(no_args_is_help=True)
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help='"nano", the bundled model.')],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="sentences, questions, exams, answers, encoder, units, "
+                                                             "vocoder, language, stage1, stage2 or assemble.")],
+    work: Annotated[Path, typer.Option(help="Folder of the run; what is done in it is kept.")] = Path("build/nano"),
+    scale: Annotated[float, typer.Option(min=0.001, help="Shortens data and training, to try the steps out.")] = 1.0,
+) -> None:
+    """Run one step of a recipe; killed, it goes on from its last checkpoint.
+
+    Examples:
+
+      omnivox train nano sentences
+
+      omnivox train nano stage1 --work build/nano
+    """
+    with clear_errors():
+        if recipe != "nano":
+            raise ConfigError(f"RECIPE: found {recipe!r}; expected nano")
+        from omnivox.train.nano import NanoTraining, run_step
+        from omnivox.train.recipes import nano
+
+        run_step(NanoTraining(work, nano(scale=scale)), step)
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """One line on stderr and an exit status instead of a traceback, for what is not the programmer's fault."""
@@ -274,11 +299,13 @@ def _show_timings(done: Done, output: Path | None) -> None:
     reply = done.reply
     table = Table(show_header=False, box=None)
     timings = dataclasses.asdict(reply.timings)
-    table.add_row("speech", f"{timings.pop('audio_seconds'):.2f} s" + (f" in {output}" if output else ""))
+    table.add_row("speech", f"{timings.pop('audio_seconds'):.2f} s")
     table.add_row("real-time factor", f"{timings.pop('real_time_factor'):.3f}")
     for name, seconds in timings.items():
         table.add_row(name.replace("_", " "), f"{1000 * seconds:.0f} ms")
     Console(stderr=True).print(table)
+    if output is not None:
+        typer.echo(f"wrote {output}", err=True)
 
 
 def _show_facts(facts: dict[str, dict[str, Any]]) -> None:

@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(*words: str | Path) -> Result:
+def call(*words: str | float | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -55,7 +55,7 @@ def clear(result: Result, *said: str) -> None:
         assert words in " ".join(result.stderr.split()), result.stderr
 
 
-def script(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def script(*words: str | int | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     if not SCRIPT.exists():
         pytest.skip("the console script is not installed")
     return subprocess.run([str(SCRIPT), *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False)
@@ -186,7 +186,8 @@ def test_a_full_disk_leaves_no_half_reply(model: Path, question: Path, tmp_path:
 
 
 def test_the_console_script_answers(model: Path, question: Path, tmp_path: Path) -> None:
-    done = script("respond", question, "--model", model, "-o", "reply.wav", "--json", "--max-new-tokens", "8", cwd=tmp_path)
+    done = script("respond", question, "--model", model, "-o", "reply.wav", "--json", "--max-new-tokens", 8,
+                  cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["output"] == "reply.wav"
     assert [file.name for file in tmp_path.iterdir()] == ["reply.wav"]

@@ -76,7 +76,8 @@ def test_there_is_no_circle() -> None:
 def test_modelling_code_is_pure(name: str) -> None:
     allowed = {"torch"} | ({"transformers"} if name == "omnivox.model.llm" else set())
     found = set(imports(name, FILES[name].read_text()))
-    foreign = {module for module in found if module.split(".")[0] not in {"omnivox", *allowed, *sys.stdlib_module_names}}
+    known = {"omnivox", *allowed, *sys.stdlib_module_names}
+    foreign = {module for module in found if module.split(".")[0] not in known}
     beside = {module for module in found if module.startswith("omnivox")
               and module.split(".")[1] not in {"rates", "streaming", "model"}}
     assert not foreign, f"{name} imports {sorted(foreign)}; modelling code needs only torch"

@@ -2,7 +2,7 @@
 
 * The Python blocks of a page run in order, as one script, in a folder that holds `question.wav`.
 * Each shell line runs where it can, and its verb, flags, extras and files must exist in any case.
-* A block after `<!-- not run: why -->` is checked without running: Python calls must fit the signatures, shell lines parse.
+* A block after `<!-- not run: why -->` is checked without running: Python calls fit the signatures, shell lines parse.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import pytest
 import typer
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md")] + sorted((ROOT / "docs").glob("*.md"))
-FENCE = re.compile(r"(?P<mark><!-- not run: [^\n]+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md")),
+         *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"(?P<mark><!-- not run: [^\n]+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+                   re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,30 +43,30 @@ class Block:
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     text = page.read_text()
-    found = [Block(page, match["language"], match["text"], text[:match.start("text")].count("\n") + 1, not match["mark"])
-             for match in FENCE.finditer(text)]
-    return [block for block in found if block.language in languages]
+    found = (match for match in FENCE.finditer(text) if match["language"] in languages)
+    return [Block(page, match["language"], match["text"], text[:match.start("text")].count("\n") + 1, not match["mark"])
+            for match in found]
 
 
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 SHELL = [(block, line) for page in PAGES for block in blocks(page, "bash", "sh", "console")
          for line in block.text.splitlines() if line.strip()]
 
 
 def test_every_fence_names_a_language_that_is_tested() -> None:
     for page in PAGES:
-        assert page.read_text().count("```") == 2 * len(list(FENCE.finditer(page.read_text()))), f"{page}: a fence is open"
-        for match in FENCE.finditer(page.read_text()):
+        fences = list(FENCE.finditer(page.read_text()))
+        assert page.read_text().count("```") == 2 * len(fences), f"{page}: a fence is open"
+        for match in fences:
             assert match["language"] in {"python", "bash", "text"}, f"{page}: a fence in {match['language']!r}"
 
 
 # -- Python -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=[page.name for page in WITH_PYTHON])
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                    request: pytest.FixtureRequest) -> None:
     script = [block for block in blocks(page, "python") if block.runs]
-    if not script:
-        pytest.skip("no Python on this page")
     if any('load("nano")' in block.text for block in script):
         request.getfixturevalue("nano_weights")
     shutil.copy(ROOT / "docs" / "question.wav", tmp_path / "question.wav")
@@ -76,7 +77,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
         exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=[page.name for page in WITH_PYTHON])
 def test_python_that_is_not_run_calls_what_exists(page: Path) -> None:
     import omnivox
 
@@ -86,7 +87,8 @@ def test_python_that_is_not_run_calls_what_exists(page: Path) -> None:
         for node in ast.walk(ast.parse(block.text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("omnivox."):
                 called: Callable[..., object] = getattr(omnivox, ast.unparse(node.func).removeprefix("omnivox."))
-                inspect.signature(called).bind(*node.args, **{word.arg: word.value for word in node.keywords if word.arg})
+                named = {word.arg: word.value for word in node.keywords if word.arg}
+                inspect.signature(called).bind(*node.args, **named)
 
 
 # -- shell ------------------------------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def test_the_first_screen_of_readme_has_a_sentence_a_picture_and_the_commands() 
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES + [ROOT / "LOG.md", ROOT / "CHANGELOG.md"]:
+    for page in [*PAGES, ROOT / "LOG.md", ROOT / "CHANGELOG.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

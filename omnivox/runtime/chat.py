@@ -72,7 +72,7 @@ class TurnSettings:
         if not HYSTERESIS < self.threshold < 1:
             raise ConfigError(f"threshold: found {self.threshold}; expected more than {HYSTERESIS} and less than 1")
         if self.silence_ms < blocks_ms(1):
-            raise ConfigError(f"silence_ms: found {self.silence_ms}; expected at least one block, {blocks_ms(1):.0f} ms")
+            raise ConfigError(f"silence_ms: found {self.silence_ms}; expected a block or more, {blocks_ms(1):.0f} ms")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def blocks_ms(blocks: int) -> float:
 
 
 def questions(device: AudioDevice, detector: Detector, settings: TurnSettings | None = None) -> Iterator[Tensor]:
-    """Each turn that the microphone hears, samples [n] from `prefix_ms` before its speech to the pause that ended it."""
+    """Each turn that the microphone hears: samples [n], from `prefix_ms` before the speech to the pause after it."""
     settings = settings or TurnSettings()
     before: deque[Tensor] = deque(maxlen=max(1, round(settings.prefix_ms / blocks_ms(1))))
     turn: list[Tensor] = []

@@ -225,8 +225,9 @@ def test_the_microphone_gives_blocks_in_order_and_drain_forgets_them(portaudio: 
 
 def test_the_streams_are_closed_even_when_the_conversation_fails(portaudio: ModuleType) -> None:
     device = SoundDevice()
-    with pytest.raises(RuntimeError), device:
+    with device:
         assert device._speaker.state == device._microphone.state == "started"
+    with pytest.raises(RuntimeError), device:
         raise RuntimeError
     assert device._speaker.state == device._microphone.state == "closed"
 
