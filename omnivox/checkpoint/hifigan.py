@@ -40,7 +40,8 @@ def _is_normed(ours: str) -> bool:
 
 
 def _norm(weight: Tensor) -> Tensor:
-    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (weight.ndim - 1))
 
 
 def to_published(vocoder: Hifigan) -> dict[str, Tensor]:
