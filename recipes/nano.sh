@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# The bundled model from nothing: speech, encoder, units, vocoder, LLM, stage 1, stage 2, held-out questions, scores.
+# The bundled model from nothing: speech, encoder, units, vocoder, LLM, stage 1, stage 2, scores.
 # About three hours on two CPU cores. Kill it and run it again: what is done is kept. SCALE=0.02 tries it in minutes.
 set -euo pipefail
 WORK=${WORK:-build/nano}
 SCALE=${SCALE:-1}
-OUT=${OUT:-$WORK/assembled}
 OMNIVOX=${OMNIVOX:-.venv/bin/omnivox}
 step() { "$OMNIVOX" train nano "$1" --work "$WORK" --scale "$SCALE"; }
 
@@ -22,5 +21,5 @@ step language
 wait "$encoder"
 step stage1
 step stage2
-"$OMNIVOX" train nano assemble --work "$WORK" --scale "$SCALE" --out "$OUT"
-"$OMNIVOX" evaluate nano --model "$OUT"
+step assemble
+"$OMNIVOX" evaluate "$WORK/assembled"

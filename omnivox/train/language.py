@@ -43,7 +43,8 @@ def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase) -> Lla
     llama = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=config.width, num_hidden_layers=config.layers,
         num_attention_heads=config.heads, num_key_value_heads=config.heads, intermediate_size=config.ffn,
-        max_position_embeddings=1024, rope_theta=10000.0, tie_word_embeddings=True, initializer_range=0.04,
+        max_position_embeddings=1024, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True, initializer_range=0.04,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return LlamaForCausalLM(llama)
 
@@ -64,7 +65,7 @@ def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
 
 
 def next_token_loss(llm: Any, inputs: dict[str, Tensor], labels_BT: Tensor) -> Tensor:
-    """Mean cross-entropy of predicting labels[t + 1] at t; −100 is not predicted. Only labelled states meet the head."""
+    """Mean cross-entropy of predicting labels[t + 1] at t; −100 is not learnt. Only labelled states meet the head."""
     states = llm.base_model(**inputs, use_cache=False).last_hidden_state
     wanted = labels_BT[:, 1:] != -100
     return F.cross_entropy(llm.lm_head(states[:, :-1][wanted]).float(), labels_BT[:, 1:][wanted])

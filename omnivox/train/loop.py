@@ -1,4 +1,4 @@
-"""One training loop: steps that depend on (seed, step) alone, so that a run killed anywhere goes on as if nothing had been.
+"""One training loop: steps that depend on (seed, step) alone, so that a run killed anywhere goes on from there.
 
 A run's folder holds `checkpoint.pt` (modules, optimiser, step; replaced atomically), `config.json` and `log.jsonl`.
 """
@@ -133,7 +133,7 @@ def _step(run: Run, losses: Losses) -> dict[str, float]:
     for group in run.optimiser.param_groups:
         group["lr"] = run.schedule.lr * run.schedule.factor(run.step)
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(run.parameters, run.schedule.clip)
     run.optimiser.step()
     run.step += 1

@@ -13,19 +13,24 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from omnivox.checkpoint import Loaded, save_pretrained
+from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import DataError
 from omnivox.model.adaptor import Adaptor
-from omnivox.model.config import MfccConfig
+from omnivox.model.config import MelConfig, MfccConfig, OmniConfig
 from omnivox.model.encoder import Encoder
+from omnivox.model.omni import SpokenLM
 from omnivox.model.speech_decoder import SpeechDecoder
 from omnivox.model.units import merge_repeats
 from omnivox.nano import dialogues, voices
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
-from omnivox.nano.words import build_tokenizer
+from omnivox.nano.words import ANSWER, BOS, EOS, TRANSCRIBE, build_tokenizer
+from omnivox.sound import atomic
 from omnivox.train.features import Features
 from omnivox.train.language import build_llm, train_language
 from omnivox.train.recipes import NanoRecipe
@@ -33,7 +38,7 @@ from omnivox.train.recognise import MelBatches, Recogniser, train_recogniser
 from omnivox.train.stage1 import SpokenPrompts, train_stage1
 from omnivox.train.stage2 import States, train_stage2
 from omnivox.train.units import load_units, train_units, waveform
-from omnivox.train.vocoder import train_vocoder
+from omnivox.train.vocoder import load_vocoder, train_vocoder
 
 log = logging.getLogger(__name__)
 EXAMS = {"seen_voice": voices.TRAIN_VOICES, "new_voice": voices.HELD_VOICES, "new_engine": voices.HELD_ENGINE_VOICES}
@@ -82,12 +87,16 @@ class NanoTraining:
         corpora = [Corpus(self.work / "sentences"), Corpus(self.work / "questions")]
         lengths = [row["samples"] for corpus in corpora for row in corpus.rows]
         held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
-        both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment]
+        both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment, arg-type]
         train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, held)
 
     def units(self) -> None:
-        """Fit the units to the answer voice."""
-        train_units(Corpus(self.work / "answers"), self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        """Fit the units to the answer voice, and write down every answer in them."""
+        spoken = Corpus(self.work / "answers")
+        quantiser = train_units(spoken, self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        rows = [merge_repeats(quantiser.encode(waveform(utterance)))[0] for utterance in spoken]
+        with atomic(self.work / "answer_units.safetensors") as path:
+            save_file({"units": torch.cat(rows), "lengths": torch.tensor([len(row) for row in rows])}, path)
 
     def vocoder(self) -> None:
         """Train the vocoder on the answer voice."""
@@ -126,6 +135,20 @@ class NanoTraining:
         train_stage2(states, units_of, SpeechDecoder(self.recipe.speech_decoder), self.work / "stage2",
                      self.recipe.stage2, withheld)
 
+    def assemble(self) -> None:
+        """Put the parts together in our layout, float16 on disk, in the folder `assembled`."""
+        recipe = self.recipe
+        adaptor, llm = self.trained_adaptor_and_llm()
+        config = OmniConfig(MelConfig(recipe.encoder.encoder.n_mels, pad_to_chunk=False), recipe.encoder.encoder,
+                            recipe.adaptor, recipe.speech_decoder, recipe.stage2.states_fed)
+        model = SpokenLM(config, llm)
+        model.encoder, model.adaptor = self.trained_encoder(), adaptor
+        model.speech_decoder = self.trained_speech_decoder()
+        bos, answer, transcribe, eos = (self.tokenizer.vocab[token] for token in (BOS, ANSWER, TRANSCRIBE, EOS))
+        prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,))
+        loaded = Loaded(model.eval(), self.tokenizer, load_vocoder(self.work / "vocoder"), prompt)
+        save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
+
     # -- results of steps ---------------------------------------------------------------------------------------------
 
     def trained_encoder(self) -> Encoder:
@@ -149,9 +172,9 @@ class NanoTraining:
 
     def units_of_answers(self) -> dict[str, Tensor]:
         """Merged units of each spoken answer."""
-        quantiser = load_units(self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
-        spoken = Corpus(self.work / "answers")
-        return {u.text: merge_repeats(quantiser.encode(waveform(u)))[0] for u in spoken}
+        spoken, saved = Corpus(self.work / "answers"), load_file(self._made("answer_units.safetensors", "units"))
+        rows = saved["units"].split(saved["lengths"].tolist())
+        return {row["text"]: units for row, units in zip(spoken.rows, rows, strict=True)}
 
     def _features(self, corpus: Corpus, encoder: Encoder, copies: int) -> Features:
         settings = self.recipe.encoder
@@ -159,11 +182,13 @@ class NanoTraining:
         return Features(corpus, encoder, mels, copies, self.recipe.seed)
 
     def _trained(self, step: str, module: str) -> dict[str, Tensor]:
-        path = self.work / step / "checkpoint.pt"
-        if not path.exists():
-            raise DataError(f"{path}: missing; run the step {step!r} first")
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(self._made(f"{step}/checkpoint.pt", step), weights_only=True)
         return saved["modules"][module]  # type: ignore[no-any-return]
+
+    def _made(self, name: str, step: str) -> Path:
+        if not (path := self.work / name).exists():
+            raise DataError(f"{path}: missing; run the step {step!r} first")
+        return path
 
 
 STEPS = ("sentences", "questions", "exams", "answers", "encoder", "units", "vocoder", "language", "stage1", "stage2",

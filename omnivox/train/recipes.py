@@ -34,23 +34,23 @@ class NanoRecipe:
 
 
 def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
-    """The bundled model: about three hours on two CPU cores. `scale` shortens data and training alike, to try it out."""
+    """The bundled model: about three hours on two CPU cores. `scale` shortens data and training, to try it out."""
 
     def steps(count: int) -> int:
         return max(2, round(count * scale))
 
     width, llm_width, units = 192, 256, 200
-    language = LanguageConfig(Schedule(steps(2400), lr=2e-3, weight_decay=0.05), width=llm_width, seed=seed)
+    language = LanguageConfig(Schedule(steps(1800), lr=2e-3, weight_decay=0.05), width=llm_width, seed=seed)
     return NanoRecipe(
-        sentence_hours=4.0 * scale, question_hours=10.0 * scale, answer_count=steps(4500), exam_size=steps(100),
-        encoder=RecogniseConfig(EncoderConfig(80, width, layers=5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
-                                Schedule(steps(5000), lr=2e-3, warmup=300), seed=seed),
+        sentence_hours=4.0 * scale, question_hours=7.3 * scale, answer_count=steps(4703), exam_size=steps(100),
+        encoder=RecogniseConfig(EncoderConfig(80, width, 5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
+                                Schedule(steps(2550), lr=2e-3, warmup=300), seed=seed),
         units=units,
         vocoder=SourceFilterConfig(units=units),
         vocoder_training=VocoderRecipe(),
         language=language,
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
-        stage1=Stage1Config(Schedule(steps(5000), lr=1.2e-3, warmup=200, weight_decay=0.05), written=language, seed=seed,
+        stage1=Stage1Config(Schedule(steps(3600), lr=1.2e-3, warmup=200, weight_decay=0.05), language, seed=seed,
                             threads=2),
         speech_decoder=SpeechDecoderConfig(llm_width, width=192, layers=2, heads=4, ffn=512, upsample=16, units=units,
                                            rope_theta=10000.0, position_embedding=True, final_norm=True),

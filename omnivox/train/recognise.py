@@ -28,8 +28,10 @@ from omnivox.train.loop import Losses, Run, Schedule, train
 class Spoken(Protocol):
     """What training needs of an utterance."""
 
-    audio: np.ndarray
-    phones: Sequence[str]
+    @property
+    def audio(self) -> np.ndarray: ...
+    @property
+    def phones(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def phone_error_rate(model: Recogniser, utterances: Sequence[Spoken], batch: int
 
 def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path, config: RecogniseConfig,
                      held: dict[str, Sequence[Spoken]] | None = None) -> Recogniser:
-    """Train (or resume) in `out`; `lengths` are the samples of each utterance, `held` names exams for the phone error rate."""
+    """Train (or resume) in `out`; `lengths`: samples of each utterance; `held` names exams for the phone error rate."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = Recogniser(config.encoder)

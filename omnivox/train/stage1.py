@@ -6,7 +6,7 @@ Shapes: B batch, S encoder frames, P LLM positions of the speech, T tokens, D LL
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequenc
 
 def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any, tokenizer: PreTrainedTokenizerBase,
                  sample: Callable[[random.Random, Any], Dialogue], out: Path, config: Stage1Config,
-                 held: dict[str, tuple[Features, Sequence[str]]] | None = None) -> None:
+                 held: Mapping[str, tuple[Features, Sequence[str]]] | None = None) -> None:
     """Train (or resume) `adaptor` and `llm` in `out`; `held` names exams of (features, expected answers)."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -106,7 +106,7 @@ def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any,
 
     def targets(index: int, task: str) -> list[int]:
         text = corpus.rows[index]["answer" if task == ANSWER else "text"]
-        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]  # type: ignore[list-item]
+        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
     def losses(step: int) -> Losses:
         rng = random.Random(f"{config.seed} {step}")

@@ -10,7 +10,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ class States:
                         tokenizer.eos_token_id] for i, _ in missing]
             with torch.inference_mode():
                 embeds, _, starts = self.prompts.embed(self.features.rows(missing), [ANSWER] * len(missing),
-                                                       answers)  # type: ignore[arg-type]
+                                                       answers)
                 states = self.prompts.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
             shift = 1 if self.fed == "predicting" else 0
             for b, key in enumerate(missing):
@@ -122,4 +121,5 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
 def _check(units_of: Mapping[str, Tensor], decoder: SpeechDecoder) -> None:
     for answer, units in units_of.items():
         if len(units) and int(units.max()) >= decoder.config.units:
-            raise DataError(f"answer {answer!r}: unit {int(units.max())}; the decoder knows 0 to {decoder.config.units - 1}")
+            raise DataError(f"answer {answer!r}: unit {int(units.max())}; "
+                            f"the decoder knows 0 to {decoder.config.units - 1}")
