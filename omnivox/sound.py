@@ -47,6 +47,8 @@ def read_audio(source: str | Path | np.ndarray | Tensor, rate: int = SAMPLE_RATE
     if isinstance(source, str | Path):
         name, samples, found = str(source), *_decode(Path(source), max_seconds)
     else:
+        if source_rate is not None and source_rate <= 0:
+            raise AudioError(f"source_rate: found {source_rate}; expected samples per second")
         name, samples, found = "audio", _as_float(source), source_rate or rate
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
@@ -80,7 +82,10 @@ def _decode(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
 
 
 def _as_float(source: np.ndarray | Tensor) -> np.ndarray:
-    samples = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()  # numpy has no bfloat16
+    samples = np.asarray(source)
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
     if np.issubdtype(samples.dtype, np.signedinteger):
