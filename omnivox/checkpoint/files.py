@@ -74,7 +74,7 @@ def read(tensors: Tensors, name: str) -> Tensor:
     try:
         return tensors[name]
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} cannot be read ({error})") \
+        raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} cannot be read ({_line(error)})") \
             from error
 
 
@@ -129,7 +129,7 @@ def _open_file(path: Path) -> dict[str, Callable[[], Tensor]]:
         try:
             file = safe_open(path, "pt")
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a safetensors file, or cut short ({error})") from error
+            raise CheckpointError(f"{path}: not a safetensors file, or cut short ({_line(error)})") from error
         return {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
     values = read_torch(path)
     return _readers({name: value for name, value in values.items() if isinstance(value, Tensor)})
@@ -158,10 +158,15 @@ def read_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: holds something else than tensors, or is damaged; "
                               "it was not executed") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a torch file; it may be cut short ({error})") from error
+        raise CheckpointError(f"{path}: no torch file, or one cut short ({_line(error)})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds a {type(values).__name__}; expected a dict of tensors")
     return values
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message."""
+    return next(iter(str(error).strip().splitlines()), "no reason given")
 
 
 # -- into modules -----------------------------------------------------------------------------------------------------
@@ -233,6 +238,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], name: str = "mode
     files = files if len(shards) > 1 else [f"{name}.safetensors"]
     for file, shard in zip(files, shards, strict=True):
         save_file({key: _stored(value, dtype) for key, value in shard.items()}, folder / file, {"format": "pt"})
+        (folder / file).chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)},
                  "weight_map": {key: file for file, shard in zip(files, shards, strict=True) for key in shard}}
@@ -294,7 +300,6 @@ def find_folder(name: str | Path) -> Path:
 
 
 def _no_hub(name: str, error: Exception) -> NoReturn:
-    first = str(error).strip().splitlines()[:1]
     raise CheckpointError(f"{name}: no such folder, and the hub did not give a model of that name "
-                          f"({type(error).__name__}: {first[0] if first else 'no reason given'}); check the name, the "
-                          "network and `hf auth login`, or download it and give its folder") from error
+                          f"({type(error).__name__}: {_line(error)}); check the name, the network and "
+                          "`hf auth login`, or download it and give its folder") from error

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from omnivox.checkpoint.files import Tensors, open_tensors, read_json
 from omnivox.checkpoint.prompt import Prompt
-from omnivox.checkpoint.whisper import DIMS, config_from_tensors, load_whisper
+from omnivox.checkpoint.whisper import DIMS, OPENAI_DIMS, config_from_tensors, encoder_config, load_whisper
 from omnivox.errors import CheckpointError
 from omnivox.model.config import AdaptorConfig, EncoderConfig, MelConfig, OmniConfig, SpeechDecoderConfig
 
@@ -132,7 +132,8 @@ def _encoder(folder: Path, values: dict[str, Any], tensors: Tensors, whisper: Pa
         if not encoder:
             raise CheckpointError(f"{folder}: holds no speech encoder, and {named} is not there; give Whisper's file "
                                   "(`whisper=`, --whisper): OpenAI's large-v3.pt or a Hugging Face folder")
-        config = config_from_tensors(encoder)
+        dims = folder / DIMS
+        config = encoder_config(read_json(dims), OPENAI_DIMS, dims) if dims.exists() else config_from_tensors(encoder)
     if values.get("speech_encoder_hidden_size", config.width) != config.width:
         raise CheckpointError(f"{encoder.source}: the encoder is {config.width} wide; {folder / 'config.json'} says "
                               f"speech_encoder_hidden_size {values['speech_encoder_hidden_size']}")

@@ -29,7 +29,7 @@ _HF = (  # ours, Hugging Face's
     (".mlp.0.", ".fc1."),
     (".mlp.2.", ".fc2."),
 )
-_OPENAI_DIMS = {"n_mels": "n_mels", "width": "n_audio_state", "layers": "n_audio_layer", "heads": "n_audio_head",
+OPENAI_DIMS = {"n_mels": "n_mels", "width": "n_audio_state", "layers": "n_audio_layer", "heads": "n_audio_head",
                 "positions": "n_audio_ctx"}
 _HF_DIMS = {"n_mels": "num_mel_bins", "width": "d_model", "layers": "encoder_layers",
             "heads": "encoder_attention_heads", "positions": "max_source_positions"}
@@ -80,13 +80,13 @@ def load_whisper(path: Path) -> tuple[EncoderConfig, Tensors]:
         return encoder_config(config, _HF_DIMS, path / "config.json"), open_tensors(path).renamed(name_from_hf, hf_name)
     if path.suffix == ".safetensors":
         dims, tensors = read_json(path.with_name(DIMS)), open_tensors(path)
-        return encoder_config(dims, _OPENAI_DIMS, path.with_name(DIMS)), tensors.renamed(name_from_openai, openai_name)
+        return encoder_config(dims, OPENAI_DIMS, path.with_name(DIMS)), tensors.renamed(name_from_openai, openai_name)
     saved = read_torch(path)
     sizes, state = saved.get("dims"), saved.get("model_state_dict")
     if not isinstance(sizes, dict) or not isinstance(state, dict):
         raise CheckpointError(f"{path}: has no 'dims' and 'model_state_dict'; expected OpenAI's file, as large-v3.pt")
     tensors = tensors_of({name: value for name, value in state.items() if isinstance(value, Tensor)}, str(path))
-    return encoder_config(sizes, _OPENAI_DIMS, path), tensors.renamed(name_from_openai, openai_name)
+    return encoder_config(sizes, OPENAI_DIMS, path), tensors.renamed(name_from_openai, openai_name)
 
 
 def encoder_config(dims: dict[str, Any], keys: dict[str, str], source: Path) -> EncoderConfig:

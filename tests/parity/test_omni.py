@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
+from omnivox.checkpoint import Prompt
 from omnivox.model.ctc import CTCCollapse, collapse
 from omnivox.model.llm import StreamingLLM
+from omnivox.model.omni import SPEECH
 from omnivox.runtime.respond import Done, Omni
 from omnivox.streaming import Chunk
 from tests import tiny
@@ -123,15 +122,16 @@ def test_all_at_once(reference: OmniReference) -> None:
 
 def test_through_the_front(reference: OmniReference) -> None:
     """A waveform in, the published tokens and units out of `Omni.respond`."""
-    model, words = reference.model, {f"w{i}": i for i in range(reference.config["vocab_size"])}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")))
+    model = reference.model
     vocoder = tiny.vocoder(model.config.speech_decoder.units)
     heard = 0
     for case in reference.spoken:
         if (wave := reference.wave(case)) is None:
             continue
-        omni = Omni(model, vocoder, tokenizer, prompt=reference.inputs[f"{case}.input_ids"].tolist(),
-                    end_ids=reference.facts["eos_token_id"])
+        ids = reference.inputs[f"{case}.input_ids"].tolist()
+        at = ids.index(SPEECH)
+        prompt = Prompt(tuple(ids[:at]), tuple(ids[at + 1 :]), tuple(reference.facts["eos_token_id"]))
+        omni = Omni(model, vocoder, None, prompt)
         facts = reference.facts["cases"][case]
         *_, done = omni.respond(wave, max_new_tokens=len(facts["text_token_ids"]))
         assert isinstance(done, Done)
