@@ -58,8 +58,8 @@ def read_audio(source: str | Path | np.ndarray | Tensor, rate: int = SAMPLE_RATE
         raise AudioError(f"{name}: holds no samples; expected some speech")
     if len(samples) > max_seconds * found:
         raise AudioError(f"{name}: lasts {len(samples) / found:,.0f} s; at most {max_seconds:,.0f} s are read")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: {np.count_nonzero(~np.isfinite(samples))} of {len(samples)} samples are NaN or infinite")
+    if bad := int(np.count_nonzero(~np.isfinite(samples))):
+        raise AudioError(f"{name}: {bad} of {len(samples)} samples are NaN or infinite; expected finite numbers")
     if found != rate:
         samples = soxr.resample(samples, found, rate)
     return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
