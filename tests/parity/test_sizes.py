@@ -1,4 +1,4 @@
-"""The speech decoder at sizes that no reference set has, against the layers of transformers that the published one uses."""
+"""The speech decoder at sizes that no reference set has, against the Llama layers that the published one is made of."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 def test_speech_decoder(width: int, heads: int, layers: int, upsample: int, units: int,
                         scaling: dict[str, Any] | None) -> None:
     torch.manual_seed(0)
-    config = SpeechDecoderConfig(16, width, layers, heads, 40, upsample, units, rope_theta=10000.0, rope_scaling=scaling)
+    config = SpeechDecoderConfig(16, width, layers, heads, 40, upsample, units, 10000.0, scaling)
     ours = SpeechDecoder(config).eval()
     theirs = LlamaModel(LlamaConfig(
         vocab_size=1, hidden_size=width, intermediate_size=40, num_hidden_layers=layers, num_attention_heads=heads,
