@@ -29,7 +29,7 @@ check: $(VENV)/developing
 	$(BIN)/mypy
 
 nano: $(VENV)/training
-	PATH="$(abspath $(BIN)):$$PATH" sh recipes/nano.sh
+	OMNIVOX=$(BIN)/omnivox bash recipes/nano.sh
 
 bench: $(VENV)/developing
 	set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done

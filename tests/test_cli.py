@@ -30,6 +30,7 @@ COMMANDS = {
     "info": {"--whisper", "--vocoder", "--json"},
     "convert": {"--whisper", "--vocoder", "--dtype"},
     "evaluate": {"--limit", "--work"},
+    "train": {"--work", "--scale"},
 }
 SCRIPT = Path(sys.executable).parent / "omnivox"
 
@@ -67,7 +68,7 @@ def test_commands_and_flags_are_these() -> None:
     group = typer.main.get_command(app)
     found = {name: {flag for parameter in command.params for flag in parameter.opts if flag.startswith("-")}
              for name, command in group.commands.items()}  # type: ignore[attr-defined]
-    assert {name: found.get(name) for name in COMMANDS} == COMMANDS
+    assert found == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -274,7 +275,7 @@ def test_convert_of_nothing_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# -- chat and evaluate ------------------------------------------------------------------------------------------------
+# -- chat, evaluate, train --------------------------------------------------------------------------------------------
 
 def test_chat_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
@@ -316,3 +317,12 @@ def test_evaluate_ends_in_one_json_line(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_evaluate_of_nothing(tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
     clear(call("evaluate", tmp_path / "nothing"), "nothing")
+
+
+def test_train_knows_its_recipe_and_its_steps(tmp_path: Path) -> None:
+    clear(call("train", "giga", "stage1", "--work", tmp_path), "giga", "expected nano")
+    clear(call("train", "nano", "stage3", "--work", tmp_path), "stage3", "stage1", "assemble")
+
+
+def test_a_training_step_without_what_it_needs_says_so(tmp_path: Path) -> None:
+    clear(call("train", "nano", "stage1", "--work", tmp_path), str(tmp_path))
