@@ -64,7 +64,7 @@ def load_checkpoint(name: str | Path, *, whisper: str | Path | None = None, voco
         inside = Path(vocoder) if vocoder is not None else folder / "vocoder"
         spoken = load_hifigan(inside) if vocoder is not None or inside.exists() else None
     _check_units(model, spoken, folder)
-    return Loaded(model.to(place).eval().requires_grad_(False), _tokenizer(folder),
+    return Loaded(model.to(place).eval().requires_grad_(False), _tokenizer(folder, model.llm.config),
                   None if spoken is None else spoken.to(place).eval().requires_grad_(False), prompt)
 
 
@@ -163,11 +163,11 @@ def _check_units(model: SpokenLM, vocoder: Vocoder | None, folder: Path) -> None
                               "expected a vocoder trained on the same units")
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+def _tokenizer(folder: Path, llm: PretrainedConfig) -> PreTrainedTokenizerBase | None:
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         return None
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, config=llm)
     except Exception as error:  # transformers, tokenizers and sentencepiece each raise their own
         raise CheckpointError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}: "
                               f"{str(error).splitlines()[0] if str(error) else 'no reason given'})") from error

@@ -16,7 +16,8 @@ from omnivox.streaming import Chunk
 
 def ctc_nll(logits_BTV: Tensor, frames_B: Tensor, units_BU: Tensor, units_length_B: Tensor, blank: int) -> Tensor:
     """−log P(units | logits) of each row, [B]; a target that does not fit its frames gives 0, as the published code."""
-    log_probs = logits_BTV.float().log_softmax(-1).transpose(0, 1)
+    exact = torch.float32 if logits_BTV.device.type == "mps" else torch.float64  # float32 loses 1e-3 of the gradients
+    log_probs = logits_BTV.to(exact).log_softmax(-1).transpose(0, 1)
     return F.ctc_loss(log_probs, units_BU.clamp(min=0), frames_B, units_length_B, blank=blank,
                       reduction="none", zero_infinity=True)
 

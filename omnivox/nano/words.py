@@ -1,4 +1,4 @@
-"""nano's tokenizer: whole words and punctuation marks, as a `tokenizers` file that transformers loads like any other."""
+"""nano's tokenizer: whole words and punctuation marks, in a `tokenizers` file that transformers loads."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ class Stage1Config:
     written: LanguageConfig
     batch: int = 32
     pool: int = 8
-    copies: int = 4  # rooms and heads of each utterance
+    copies: int = 3  # rooms and heads of each utterance
     transcribe: float = 0.3  # share of the spoken batch that is to be written down instead of answered
-    written_every: int = 4  # a written batch of half the size is added to every n-th step
+    written_every: int = 2  # a written batch of half the size is added to every n-th step
     time_mask: int = 4  # encoder frames that may be blanked
     seed: int = 0
     threads: int = 1
