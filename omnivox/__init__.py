@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from omnivox.runtime.events import Audio, Done, Reply, Text
     from omnivox.runtime.respond import Omni
 
-__all__ = ["Audio", "AudioError", "CheckpointError", "ConfigError", "DataError", "Done", "Omni", "OmnivoxError", "Reply",
-           "Text", "load"]
+__all__ = ["Audio", "AudioError", "CheckpointError", "ConfigError", "DataError", "Done", "Omni", "OmnivoxError",
+           "Reply", "Text", "load"]
 
 _HOMES = {"Audio": "events", "Done": "events", "Reply": "events", "Text": "events", "Omni": "respond"}
 

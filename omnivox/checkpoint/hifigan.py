@@ -91,7 +91,7 @@ def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], source: s
 
 
 def hifigan_config(path: Path) -> HifiganConfig:
-    """Read a published `config.json`. Raises CheckpointError naming the key that is missing or unlike a unit vocoder's."""
+    """Read a published `config.json`. Raises CheckpointError naming a key that is missing or no unit vocoder's."""
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -153,7 +153,7 @@ def read_generator(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: holds other things than tensors, or is damaged; nothing was executed") from error
+        raise CheckpointError(f"{path}: holds other things than tensors, or is damaged; none was executed") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be read as tensors; it may be cut short ({error})") from error
     generator = saved.get("generator") if isinstance(saved, dict) else None

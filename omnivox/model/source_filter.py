@@ -50,8 +50,7 @@ class Block(nn.Module):
         for offset, tap in enumerate(self.depthwise):  # a depthwise convolution, faster so than by torch's
             y = torch.addcmul(y, x_BTC[:, offset : offset + columns], tap)
         y = self.down(F.gelu(self.up(self.norm(y))))
-        x_BTC = x_BTC[:, self.left : x_BTC.shape[1] - self.right] + self.scale * y
-        return x_BTC
+        return x_BTC[:, self.left : x_BTC.shape[1] - self.right] + self.scale * y
 
 
 class Stack(nn.Module):

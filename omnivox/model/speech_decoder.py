@@ -133,7 +133,8 @@ class SpeechDecoder(nn.Module):
     def __init__(self, config: SpeechDecoderConfig) -> None:
         super().__init__()
         if config.width % config.heads or (config.width // config.heads) % 2:
-            raise ValueError(f"speech_decoder: width {config.width} over {config.heads} heads; expected an even quotient")
+            raise ValueError(f"speech_decoder: width {config.width} over {config.heads} heads; "
+                             "expected an even quotient")
         self.config = config
         self.blank = config.units
         self.input_proj = nn.Linear(config.llm_width, config.width)
