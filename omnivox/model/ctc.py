@@ -24,7 +24,7 @@ def ctc_nll(logits_BTV: Tensor, frames_B: Tensor, units_BU: Tensor, units_length
 
 def collapse(classes: Tensor, blank: int) -> Tensor:
     """The units of one whole sequence of classes [T]: merge equal neighbours, then drop blanks."""
-    merged = torch.unique_consecutive(classes)
+    merged: Tensor = torch.unique_consecutive(classes)
     return merged[merged != blank]
 
 

@@ -25,13 +25,13 @@ def rope_frequencies(head_dim: int, theta: float, scaling: dict[str, Any] | None
     if scaling is None or kind == "default":
         return frequencies
     if kind == "linear":
-        return frequencies / scaling["factor"]
+        return frequencies / float(scaling["factor"])
     if kind != "llama3":
         raise ValueError(f"speech_decoder.rope_scaling: found rope_type {kind!r}; expected default, linear or llama3")
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
     smooth = ((turns - low) / (high - low)).clamp(0, 1)  # 0: slow, divided by the factor; 1: fast, as it is
-    return frequencies * (smooth + (1 - smooth) / scaling["factor"])
+    return frequencies * (smooth + (1 - smooth) / float(scaling["factor"]))
 
 
 def rotate(x_BHTE: Tensor, angles_BTE: Tensor) -> Tensor:
@@ -148,10 +148,10 @@ class SpeechDecoder(nn.Module):
 
     def _upsampled(self, states_BML: Tensor) -> Tensor:
         """Each state λ times, as [B, λ·M, D]."""
-        x_BMD = self.input_proj(states_BML)
+        x_BMD: Tensor = self.input_proj(states_BML)
         if self.config.position_embedding:
             return (x_BMD[:, :, None] + self.position_embedding).flatten(1, 2)
-        return x_BMD.repeat_interleave(self.config.upsample, dim=1)  # type: ignore[no-any-return]
+        return x_BMD.repeat_interleave(self.config.upsample, dim=1)
 
     def _stretched(self, states_BML: Tensor, states_length_B: Tensor, frames_B: Tensor) -> Tensor:
         """Frame j of a row takes state ⌊j / (frames / states)⌋, the division in float32 as the published trainer's."""

@@ -15,11 +15,11 @@ def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
     """A tokenizer over the special tokens and the given words; text is split at spaces and around punctuation."""
     words = [*SPECIAL, *sorted(set(vocabulary))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.WhitespaceSplit(),
         pre_tokenizers.Split(Regex(r"[.,?!]"), behavior="isolated"),
     ])
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS,
                                    unk_token=UNKNOWN, additional_special_tokens=[ANSWER, TRANSCRIBE],
                                    clean_up_tokenization_spaces=False)
