@@ -49,9 +49,8 @@ class Block(nn.Module):
         y = self.bias.expand(x_BTC.shape[0], columns, -1)
         for offset, tap in enumerate(self.depthwise):  # a depthwise convolution, faster so than by torch's
             y = torch.addcmul(y, x_BTC[:, offset : offset + columns], tap)
-        y = self.scale * self.down(F.gelu(self.up(self.norm(y))))
-        centre: Tensor = x_BTC[:, self.left : x_BTC.shape[1] - self.right]
-        return centre + y
+        change: Tensor = self.scale * self.down(F.gelu(self.up(self.norm(y))))
+        return x_BTC[:, self.left : x_BTC.shape[1] - self.right] + change
 
 
 class Stack(nn.Module):
