@@ -50,7 +50,7 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         vocoder_training=VocoderRecipe(Schedule(steps(1600), lr=1e-3, clip=5.0)),
         language=language,
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
-        stage1=Stage1Config(Schedule(steps(2600), lr=1.2e-3, warmup=200, weight_decay=0.05), language, seed=seed,
+        stage1=Stage1Config(Schedule(steps(4100), lr=1e-3, warmup=200, weight_decay=0.05), language, seed=seed,
                             threads=2),
         speech_decoder=SpeechDecoderConfig(llm_width, width=192, layers=2, heads=4, ffn=512, upsample=16, units=units,
                                            rope_theta=10000.0, position_embedding=True, final_norm=True),

@@ -31,11 +31,11 @@ class Stage1Config:
 
     schedule: Schedule
     written: LanguageConfig
-    batch: int = 32
+    batch: int = 16
     pool: int = 8
     copies: int = 3  # rooms and heads of each utterance
     transcribe: float = 0.3  # share of the spoken batch that is to be written down instead of answered
-    written_every: int = 2  # a written batch of half the size is added to every n-th step
+    written_every: int = 2  # a written batch of the same size is added to every n-th step
     time_mask: int = 4  # encoder frames that may be blanked
     seed: int = 0
     threads: int = 1
@@ -118,7 +118,7 @@ def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any,
         spoken = next_token_loss(llm, {"inputs_embeds": embeds}, labels)
         if step % config.written_every:
             return {"loss": spoken, "spoken": spoken}
-        dialogues = [sample(rng, "train") for _ in range(config.batch // 2)]
+        dialogues = [sample(rng, "train") for _ in range(config.batch)]
         ids, labels = written_batch(dialogues, tokenizer, config.written, rng)
         written = next_token_loss(llm, {"input_ids": ids}, labels)
         return {"loss": spoken + 0.5 * written, "spoken": spoken}
