@@ -12,9 +12,8 @@ Ends in one JSON line. Waveforms that are equal to the last bit count as 200 dB.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
-import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -28,6 +27,9 @@ from omnivox.model.units import merge_repeats
 from omnivox.model.vocoder import Vocoder
 from omnivox.model.windowed import StreamingVocoder, VocoderState
 from omnivox.streaming import Chunk
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from hardware import hardware
 
 OMEGAS = (5, 10, 20, 40, 100)  # units a chunk
 LOOKAHEADS = (0, 4, 8, 12, 16)  # frames
@@ -130,22 +132,13 @@ def compare(name: str, vocoder: Vocoder, units: Tensor) -> dict[str, object]:
             "durations_changed_alone": shares, "units": len(units), "seconds": round(seconds, 1)}
 
 
-def machine() -> dict[str, str]:
-    """Where and with what this was measured."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else [platform.processor()]
-    return {"hardware": f"{names[0]}, {len(names)} cores, {torch.get_num_threads()} threads used",
-            "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-            "date": dt.datetime.now(dt.UTC).date().isoformat()}
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short utterance and a narrow HiFi-GAN")
     quick = parser.parse_args().quick
-    about = machine()
-    print("\n".join(f"{key}: {value}" for key, value in about.items()))
+    about = hardware()
+    print(json.dumps(about))
     count = 110 if quick else 130
     config = HifiganConfig(initial_channels=64) if quick else HifiganConfig()
     units = random_units(config.units, count)
@@ -157,11 +150,11 @@ def main() -> None:
     else:
         print("\nnano: no weights in this checkout")
     summary = {
-        "bench": "vocoder_seams", "quick": quick, **about,
+        "bench": "vocoder_seams", "quick": quick,
         "snr_db": results["hifigan"]["snr_db"],
         "min_snr_db_at_16": min(float(str(result["min_snr_db_at_16"])) for result in results.values()),
         "durations_changed_at_16": sum(int(str(result["durations_changed_at_16"])) for result in results.values()),
-        "by_vocoder": results,
+        "by_vocoder": results, "hardware": about,
     }
     print(json.dumps(summary))
 
