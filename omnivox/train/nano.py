@@ -127,7 +127,7 @@ class NanoTraining:
         """Train the speech decoder on the states of spoken questions."""
         corpus = Corpus(self.work / "questions")
         adaptor, llm = self.trained_adaptor_and_llm()
-        features = self._features(corpus, self.trained_encoder(), copies=2)
+        features = self._features(corpus, self.trained_encoder(), copies=1)
         states = States(corpus, features, SpokenPrompts(adaptor, llm, self.tokenizer), self.recipe.stage2.states_fed)
         units_of = self.units_of_answers()
         asked = sorted({row["answer"] for row in corpus.rows} & set(units_of))

@@ -54,6 +54,6 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
                             threads=2),
         speech_decoder=SpeechDecoderConfig(llm_width, width=192, layers=2, heads=4, ffn=512, upsample=16, units=units,
                                            rope_theta=10000.0, position_embedding=True, final_norm=True),
-        stage2=Stage2Config(Schedule(steps(2000), lr=2e-3), seed=seed, threads=2),
+        stage2=Stage2Config(Schedule(steps(1600), lr=2e-3), seed=seed, threads=2),
         seed=seed,
     )

@@ -7,6 +7,7 @@ Shapes: B batch, M LLM states of an answer, D LLM width, U units.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class Stage2Config:
     batch: int = 16
     pool: int = 8
     states_fed: StatesFed = "predicting"
+    per_answer: int = 2  # utterances that ask for an answer, at most: one asked often must not crowd out the others
     state_noise: float = 0.05  # of each state's standard deviation, against learning answers by heart
     seed: int = 0
     threads: int = 1
@@ -90,7 +92,11 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
     _check(units_of, decoder)
     run = Run(out, {"speech_decoder": decoder}, config.schedule, config)
     withheld = set(held)
-    usable = [i for i, row in enumerate(rows) if row["answer"] in units_of and row["answer"] not in withheld]
+    times, usable = Counter[str](), list[int]()
+    for i, row in enumerate(rows):
+        if row["answer"] in units_of and row["answer"] not in withheld and times[row["answer"]] < config.per_answer:
+            times[row["answer"]] += 1
+            usable.append(i)
     exam = [(i, 0) for i, row in enumerate(rows) if row["answer"] in withheld][:60]
     lengths = [len(units_of[rows[i]["answer"]]) for i in usable]
 
