@@ -34,6 +34,7 @@ class LanguageConfig:
     batch: int = 64
     transcribe: float = 0.1  # share of the batch that only repeats the question
     drop: float = 0.2  # share of the questions that lose a word, as a listener would
+    exam: int = 200  # written questions of each split that are watched while training
     seed: int = 0
     threads: int = 1
 
@@ -111,7 +112,7 @@ def train_language(tokenizer: PreTrainedTokenizerBase, sample: Callable[[random.
     llm = build_llm(config, tokenizer)
     run = Run(out, {"llm": llm}, config.schedule, config)
     exam = random.Random(f"{config.seed} exam")
-    held = {split: [sample(exam, split) for _ in range(200)] for split in ("train", "held")}
+    held = {split: [sample(exam, split) for _ in range(config.exam)] for split in ("train", "held")}
 
     def losses(step: int) -> Losses:
         rng = random.Random(f"{config.seed} {step}")

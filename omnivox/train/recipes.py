@@ -40,7 +40,8 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         return max(2, round(count * scale))
 
     width, llm_width, units = 192, 256, 200
-    language = LanguageConfig(Schedule(steps(1800), lr=2e-3, weight_decay=0.05), width=llm_width, seed=seed)
+    language = LanguageConfig(Schedule(steps(1800), lr=2e-3, weight_decay=0.05), width=llm_width,
+                              exam=steps(200), seed=seed)
     return NanoRecipe(
         sentence_hours=4.0 * scale, question_hours=7.3 * scale, answer_count=steps(4703), exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),

@@ -1,0 +1,68 @@
+"""Every step of the bundled model's recipe at a thousandth of its length, on noise instead of speech."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import omnivox
+from omnivox.errors import DataError
+from omnivox.nano.dialogues import sample
+from omnivox.nano.speak import PHONES
+from omnivox.train.nano import EXAMS, NanoTraining, run_step
+from omnivox.train.recipes import nano
+
+
+def write_corpus(folder: Path, texts: list[tuple[str, str | None]], seed: int) -> None:
+    """A shard of noise that claims to be speech."""
+    rng, offset, rows, pieces = np.random.default_rng(seed), 0, [], []
+    for text, answer in texts:
+        audio = (rng.standard_normal(int(rng.integers(12_000, 24_000))) * 3000).astype(np.int16)
+        phones = " ".join(rng.choice(PHONES, 6))
+        rows.append({"text": text, "answer": answer, "topic": "noise", "voice": "noise", "offset": offset,
+                     "samples": len(audio), "split": "train", "phones": phones})
+        pieces.append(audio)
+        offset += len(audio)
+    folder.mkdir(parents=True)
+    np.save(folder / "shard-00000.npy", np.concatenate(pieces))
+    (folder / "shard-00000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> NanoTraining:
+    rng = random.Random(0)
+    asked = [(d.question, d.answer) for d in (sample(rng, "train") for _ in range(24))]
+    write_corpus(tmp_path / "sentences", [(text, None) for text, _ in asked[:4]], 1)
+    write_corpus(tmp_path / "questions", asked, 2)  # type: ignore[arg-type]
+    write_corpus(tmp_path / "answers", [(answer, None) for answer in dict.fromkeys(a for _, a in asked)], 3)
+    for name in EXAMS:
+        write_corpus(tmp_path / "exams" / name, asked[:2], 4)  # type: ignore[arg-type]
+    return NanoTraining(tmp_path, nano(scale=0.001), workers=1)
+
+
+def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -> None:
+    pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
+    for step in ("encoder", "units", "vocoder", "language", "stage1", "stage2", "assemble"):
+        run_step(training, step)
+    omni = omnivox.load(training.work / "assembled")
+    *_, done = omni.respond(torch.randn(16_000) * 0.1, max_new_tokens=6)
+    assert isinstance(done, omnivox.Done)
+    assert set(done.reply.token_ids) <= set(range(len(training.tokenizer)))
+    assert all(0 <= unit < 200 for unit in done.reply.units)
+    assert omni.config.encoder.strides == (2, 2)
+    written = training.tokenizer.encode("What is this?", add_special_tokens=False)
+    assert omni.tokenizer is not None
+    assert omni.tokenizer.encode("What is this?", add_special_tokens=False) == written
+
+
+def test_a_step_whose_input_is_missing_names_the_step_to_run(training: NanoTraining) -> None:
+    with pytest.raises(DataError, match="run the step 'language' first"):
+        run_step(training, "stage1")
+
+
+def test_an_unknown_step_is_refused(training: NanoTraining) -> None:
+    with pytest.raises(DataError, match="found 'stage3'; expected one of sentences"):
+        run_step(training, "stage3")
