@@ -98,7 +98,7 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
             times[row["answer"]] += 1
             usable.append(i)
     if not usable:
-        raise DataError(f"{states.corpus.folder}: no question whose answer was spoken; expected some beside those withheld")
+        raise DataError(f"{states.corpus.folder}: holds no question whose answer was spoken, beside those withheld")
     exam = [(i, 0) for i, row in enumerate(rows) if row["answer"] in withheld][:60]
     lengths = [len(units_of[rows[i]["answer"]]) for i in usable]
 
