@@ -20,10 +20,12 @@ from typing import TypeAlias
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
-__all__ = ["Dialogue", "Split", "answers", "sample", "tokens", "vocabulary"]
+__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "tokens", "vocabulary",
+           "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
 DECLINED_SHARE = 0.12
+EVENNESS = 0.5  # the power of a topic's weight that `sample_evenly` gives it
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,41 @@ def _askers() -> tuple[tuple[Asker, ...], tuple[float, ...]]:
 def sample(rng: random.Random, split: Split) -> Dialogue:
     """One question and its answer, as often as its topic's weight says."""
     askers, cumulative = _askers()
-    asker = askers[min(bisect(cumulative, rng.random() * cumulative[-1]), len(askers) - 1)]
+    return _asked(rng, askers[min(bisect(cumulative, rng.random() * cumulative[-1]), len(askers) - 1)], split)
+
+
+def _asked(rng: random.Random, asker: Asker, split: Split) -> Dialogue:
     if isinstance(asker, Relation):
         row = phrasing.pick(rng, asker.rows)
         return Dialogue(asker.topic, asker.ask(rng, row, split), asker.reply(row))
     return Dialogue("decline", asker.ask(rng, split), decline.ANSWER)
+
+
+@cache
+def _by_topic() -> dict[str, tuple[tuple[Asker, ...], tuple[float, ...]]]:
+    """The askers of each topic with their cumulative weights; a topic's own weight is the last of them."""
+    askers, cumulative = _askers()
+    grouped: dict[str, list[tuple[Asker, float]]] = {}
+    for asker, low, high in zip(askers, (0.0, *cumulative), cumulative, strict=False):
+        topic = asker.topic if isinstance(asker, Relation) else "decline"
+        grouped.setdefault(topic, []).append((asker, high - low))
+    return {topic: (tuple(a for a, _ in pairs), tuple(accumulate(w for _, w in pairs)))
+            for topic, pairs in grouped.items()}
+
+
+@cache
+def _even_topics() -> tuple[tuple[str, ...], tuple[float, ...]]:
+    topics = {topic: cumulative[-1] for topic, (_, cumulative) in _by_topic().items()}
+    inside = {topic: weight ** EVENNESS for topic, weight in topics.items() if topic != "decline"}
+    inside["decline"] = sum(inside.values()) * DECLINED_SHARE / (1 - DECLINED_SHARE)
+    return tuple(inside), tuple(accumulate(inside.values()))
+
+
+def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
+    """As `sample`, but with topics closer to equal shares, so that speech of the small ones is not too rare."""
+    topics, cumulative = _even_topics()
+    askers, weights = _by_topic()[topics[min(bisect(cumulative, rng.random() * cumulative[-1]), len(topics) - 1)]]
+    return _asked(rng, askers[min(bisect(weights, rng.random() * weights[-1]), len(askers) - 1)], split)
 
 
 def tokens(text: str) -> list[str]:
@@ -83,6 +115,26 @@ def _vocabulary() -> tuple[str, ...]:
         found.update(token for group in tables.values() for text in group for token in tokens(text))
     found.update(token for text in decline.outside().texts() for token in tokens(text))
     return tuple(sorted(found))
+
+
+@cache
+def question_words() -> tuple[str, ...]:
+    """Every word of two letters or more that the split "train" may ask with, lower case, sorted."""
+    texts = [template.text for relation in _relations() for template in relation.train]
+    found = {token for text in texts for token in tokens(re.sub(r"\{\w+\}", " ", text))}
+    for relation in _relations():
+        used = set(re.findall(r"\{(\w+)\}", " ".join(template.text for template in relation.train)))
+        found.update(token for row in relation.rows for slot in used for token in tokens(row[slot].lower()))
+    for group in (*phrasing.OPENERS.values(), *phrasing.CLOSERS.values()):
+        found.update(token for text in group for token in tokens(text))
+    found.update(token for text in decline.outside().texts("train") for token in tokens(text))
+    return tuple(sorted(word for word in found if len(word) > 1))
+
+
+def word_salad(rng: random.Random, split: Split) -> Dialogue:
+    """Four to seven words of the domain in no order, asking nothing: every word is heard often, whatever it is for."""
+    words = question_words()
+    return Dialogue("words", " ".join(phrasing.pick(rng, words) for _ in range(rng.randint(4, 7))), "")
 
 
 def vocabulary() -> list[str]:

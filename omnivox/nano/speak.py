@@ -145,7 +145,7 @@ def _question_shard(index: int, *, out: Path, split: Split, voices: list[Voice],
         total = 0.0
         while total < seconds:
             line = _nonsense(rng) if rng.random() < phonetic else _line(draw(rng, split))
-            voice = engines.pick(voices, rng)
+            voice = engines.pick(voices, rng, engines.TRAIN_SHARES if split == "train" else engines.SHARES)
             samples = engines.speak(voice, line.text, Random(rng.getrandbits(64)))
             total += len(samples) / SAMPLE_RATE
             yield line, voice, samples
@@ -159,7 +159,7 @@ def _answer_shard(index: int, *, out: Path, groups: list[list[str]], voice: Voic
 
 
 def _line(dialogue: Asked) -> Line:
-    return Line(dialogue.question, dialogue.answer, dialogue.topic)
+    return Line(dialogue.question, dialogue.answer or None, dialogue.topic)
 
 
 def _nonsense(rng: Random) -> Line:

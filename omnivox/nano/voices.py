@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -317,13 +317,14 @@ HELD_VOICES = [
 HELD_ENGINE_VOICES = [Voice("festival", "ked_diphone"), Voice("festival", "kal_diphone")]
 
 SHARES = {"plain flite": 0.35, "converted flite": 0.3, "espeak": 0.35, "festival": 1.0}
+TRAIN_SHARES = {"plain flite": 0.3, "converted flite": 0.25, "espeak": 0.45, "festival": 1.0}
 
 
-def pick(voices: Sequence[Voice], rng: Random) -> Voice:
-    """One of `voices`: first a kind of voice by SHARES, lest espeak's hundreds drown the rest; then evenly."""
+def pick(voices: Sequence[Voice], rng: Random, shares: Mapping[str, float] = SHARES) -> Voice:
+    """One of `voices`: first a kind of voice by `shares`, lest espeak's hundreds drown the rest; then evenly."""
     kinds: dict[str, list[Voice]] = {}
     for voice in voices:
         kind = ("converted " if voice.converted else "plain ") + "flite" if voice.engine == "flite" else voice.engine
         kinds.setdefault(kind, []).append(voice)
     names = list(kinds)
-    return rng.choice(kinds[rng.choices(names, [SHARES[name] for name in names])[0]])
+    return rng.choice(kinds[rng.choices(names, [shares[name] for name in names])[0]])

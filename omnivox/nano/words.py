@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS, ANSWER, TRANSCRIBE, UNKNOWN = SPECIAL = ("<pad>", "<bos>", "<eos>", "<answer>", "<transcribe>", "<unk>")
-"""Prompts are `<bos> question <answer>` and `<bos> question <transcribe>`, the question spoken or written."""
+PAD, BOS, EOS, ANSWER, TRANSCRIBE, UNKNOWN, BLANK = SPECIAL = (
+    "<pad>", "<bos>", "<eos>", "<answer>", "<transcribe>", "<unk>", "<blank>")
+"""Prompts are `<bos> question <answer>` and `<bos> question <transcribe>`, the question spoken or written.
+
+BLANK is a position of speech at which no word ends: the blank of the encoder's CTC over words.
+"""
 
 
 def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -21,5 +25,5 @@ def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
     ])
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS,
-                                   unk_token=UNKNOWN, additional_special_tokens=[ANSWER, TRANSCRIBE],
+                                   unk_token=UNKNOWN, additional_special_tokens=[ANSWER, TRANSCRIBE, BLANK],
                                    clean_up_tokenization_spaces=False)

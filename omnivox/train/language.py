@@ -6,8 +6,10 @@ Shapes: B batch, T tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from omnivox.nano import dialogues
 from omnivox.nano.dialogues import Dialogue
-from omnivox.nano.words import ANSWER, TRANSCRIBE
-from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.nano.topics import decline
+from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN
+from omnivox.train.loop import Losses, Run, Schedule, fast_precision, train
 from omnivox.train.recognise import pad
 
 
@@ -33,10 +37,19 @@ class LanguageConfig:
     ffn: int = 704
     batch: int = 64
     transcribe: float = 0.1  # share of the batch that only repeats the question
-    drop: float = 0.2  # share of the questions that lose a word, as a listener would
+    spread: float = 0.5  # share of the batch whose words lie among blanks, as speech will have them
+    drop: float = 0.12  # share of the questions that lose a word, as a listener would
+    glue: float = 0.15  # chance of each: a small word lost, added, or exchanged for another
+    unheard: float = 0.04  # share of the questions whose rarest word is not understood, and which are declined
     exam: int = 200  # written questions of each split that are watched while training
     seed: int = 0
     threads: int = 1
+
+
+GLUE = ("what", "which", "what's", "the", "a", "is", "are", "of", "in", "do", "does", "you", "me", "tell", "please",
+        "can", "could", "would", "give", "name", "say", "to", "it", "that", "there", "i", "for", "have", "has", "so",
+        "hey", "okay", "well", "now", "right", "every", "called", "find", "know", "if", "get", "on", "at", "one")
+"""Small words that carry a phrasing and seldom its meaning."""
 
 
 def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -50,13 +63,11 @@ def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase) -> Lla
     return LlamaForCausalLM(llama)
 
 
-def encode_dialogue(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, task: str = ANSWER,
-                    question: str | None = None) -> tuple[list[int], list[int]]:
-    """Token ids of a written prompt, and of what is to be learned after it (ended by eos)."""
-    asked = tokenizer.encode(dialogue.question if question is None else question, add_special_tokens=False)
-    said = tokenizer.encode(dialogue.answer, add_special_tokens=False) if task == ANSWER else \
-        tokenizer.encode(dialogue.question, add_special_tokens=False)
-    return [_id(tokenizer, "bos"), *asked, tokenizer.convert_tokens_to_ids(task)], [*said, _id(tokenizer, "eos")]
+def encode_dialogue(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids of a written prompt, and of its right answer (ended by eos)."""
+    asked = tokenizer.encode(dialogue.question, add_special_tokens=False)
+    said = tokenizer.encode(dialogue.answer, add_special_tokens=False)
+    return [_id(tokenizer, "bos"), *asked, tokenizer.convert_tokens_to_ids(ANSWER)], [*said, _id(tokenizer, "eos")]
 
 
 def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
@@ -72,29 +83,71 @@ def next_token_loss(llm: Any, inputs: dict[str, Tensor], labels_BT: Tensor) -> T
     return F.cross_entropy(llm.lm_head(states[:, :-1][wanted]).float(), labels_BT[:, 1:][wanted])
 
 
-def written_batch(dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
+@cache
+def _rank() -> Mapping[str, int]:
+    """How often each word occurs in questions."""
+    rng = random.Random(0)
+    return Counter(word for _ in range(20_000) for word in dialogues.sample_evenly(rng, "train").question.split())
+
+
+def rephrase(words: list[str], config: LanguageConfig, rng: random.Random) -> list[str]:
+    """`words` with small words lost, added or exchanged: phrasings never written must be understood too."""
+    words = list(words)
+    small = [i for i, word in enumerate(words) if word in GLUE]
+    if small and rng.random() < config.glue:
+        words[rng.choice(small)] = rng.choice(GLUE)
+    if len(small) > 1 and rng.random() < config.glue:
+        del words[rng.choice(small)]
+    if rng.random() < config.glue:
+        words.insert(rng.randint(0, len(words)), rng.choice(GLUE))
+    if len(words) > 3 and rng.random() < config.drop:
+        del words[rng.randrange(len(words))]
+    return words
+
+
+def spread(words: Sequence[int], blank: int, rng: random.Random) -> list[int]:
+    """Word ids among blanks, as CTC over spoken words puts them: 12.5 positions a second, two to seven for a word."""
+    spaced = [blank] * rng.randint(0, 5)
+    for word in words:
+        spaced += [blank] * rng.choice((0, 1, 1, 2, 2, 3, 3, 4, 5)) + [word] * (1 + (rng.random() < 0.15))
+    return spaced + [blank] * rng.randint(0, 5)
+
+
+def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
+             rng: random.Random) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, the question in it as a listener may have heard it, and of what is to be learned."""
+    if rng.random() < config.transcribe:
+        words = dialogue.question.split()
+        task, said = TRANSCRIBE, dialogue.question
+    else:
+        words = rephrase(dialogue.question.split(), config, rng)
+        task, said = ANSWER, dialogue.answer
+        if rng.random() < config.unheard:
+            words[min(range(len(words)), key=lambda i: _rank()[words[i]])] = UNKNOWN
+            said = decline.ANSWER
+    ids = tokenizer.convert_tokens_to_ids(words)
+    if rng.random() < config.spread:
+        ids = spread(ids, tokenizer.convert_tokens_to_ids(BLANK), rng)
+    target = tokenizer.encode(said, add_special_tokens=False)
+    return [_id(tokenizer, "bos"), *ids, tokenizer.convert_tokens_to_ids(task)], [*target, _id(tokenizer, "eos")]
+
+
+def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
                   rng: random.Random) -> tuple[Tensor, Tensor]:
     """Right-padded ids [B, T] and labels [B, T] (−100 on the prompt and on padding)."""
-    ids, labels = [], []
-    for dialogue in dialogues:
-        words = dialogue.question.split()
-        if len(words) > 3 and rng.random() < config.drop:
-            del words[rng.randrange(len(words))]
-        task = TRANSCRIBE if rng.random() < config.transcribe else ANSWER
-        question = dialogue.question if task == TRANSCRIBE else " ".join(words)
-        prompt, target = encode_dialogue(dialogue, tokenizer, task, question)
-        ids.append(torch.tensor(prompt + target))
-        labels.append(torch.tensor([-100] * len(prompt) + target))
+    pairs = [_example(dialogue, tokenizer, config, rng) for dialogue in drawn]
+    ids = [torch.tensor(prompt + target) for prompt, target in pairs]
+    labels = [torch.tensor([-100] * len(prompt) + target) for prompt, target in pairs]
     return pad(ids, _id(tokenizer, "pad"))[0], pad(labels, -100)[0]
 
 
-def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Dialogue],
+def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Dialogue],
                      batch: int = 50) -> list[bool]:
     """Whether greedy decoding of each written question gives exactly the expected answer."""
     right = []
     with torch.inference_mode():
-        for start in range(0, len(dialogues), batch):
-            pairs = [encode_dialogue(d, tokenizer) for d in dialogues[start : start + batch]]
+        for start in range(0, len(asked), batch):
+            pairs = [encode_dialogue(d, tokenizer) for d in asked[start : start + batch]]
             longest = max(len(prompt) for prompt, _ in pairs)
             ids = torch.tensor([[_id(tokenizer, "pad")] * (longest - len(p)) + p for p, _ in pairs])
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p, _ in pairs])
@@ -117,7 +170,8 @@ def train_language(tokenizer: PreTrainedTokenizerBase, sample: Callable[[random.
     def losses(step: int) -> Losses:
         rng = random.Random(f"{config.seed} {step}")
         ids, labels = written_batch([sample(rng, "train") for _ in range(config.batch)], tokenizer, config, rng)
-        return {"loss": next_token_loss(llm, {"input_ids": ids}, labels)}
+        with fast_precision():
+            return {"loss": next_token_loss(llm, {"input_ids": ids}, labels)}
 
     def evaluate() -> dict[str, float]:
         llm.eval()

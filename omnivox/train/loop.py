@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omnivox.errors import DataError
 from omnivox.sound import atomic
@@ -41,6 +43,15 @@ class Schedule:
             return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@contextmanager
+def fast_precision() -> Iterator[None]:
+    """Products in bfloat16 where the CPU has them (three times as fast), float32 elsewhere; attention by plain products,
+    for torch's fused attention is slow backwards at these sizes. Weights and losses stay in float32."""
+    with sdpa_kernel(SDPBackend.MATH), \
+            torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        yield
 
 
 Losses = Mapping[str, Tensor]

@@ -67,7 +67,12 @@ class NanoTraining:
     def questions(self) -> None:
         """Speak the domain's questions, in all training voices."""
         speak_questions(self.work / "questions", self.recipe.question_hours, "train", voices.TRAIN_VOICES,
-                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0)
+                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.sample_evenly)
+
+    def words(self) -> None:
+        """Speak the domain's words in no order, in all training voices."""
+        speak_questions(self.work / "words", self.recipe.word_hours, "train", voices.TRAIN_VOICES,
+                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.word_salad)
 
     def exams(self) -> None:
         """Speak small sets of held phrasings, to watch progress; the published figures come from other recordings."""
@@ -107,7 +112,7 @@ class NanoTraining:
 
     def language(self) -> None:
         """Train the LLM on written dialogues."""
-        train_language(self.tokenizer, dialogues.sample, self.work / "language", self.recipe.language)
+        train_language(self.tokenizer, dialogues.sample_evenly, self.work / "language", self.recipe.language)
 
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
@@ -191,7 +196,7 @@ class NanoTraining:
         return path
 
 
-STEPS = ("sentences", "questions", "exams", "answers", "encoder", "units", "vocoder", "language", "stage1", "stage2",
+STEPS = ("sentences", "words", "questions", "exams", "answers", "encoder", "units", "vocoder", "language", "stage1", "stage2",
          "assemble")
 
 

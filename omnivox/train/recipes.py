@@ -18,6 +18,7 @@ class NanoRecipe:
     """Everything that the bundled model is made with."""
 
     sentence_hours: float  # of speech about nothing, for the encoder
+    word_hours: float  # of the domain's words in no order, for the encoder
     question_hours: float
     answer_count: int  # distinct answers spoken in the answer voice
     exam_size: int  # questions in each exam that is watched while training
@@ -40,10 +41,10 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         return max(2, round(count * scale))
 
     width, llm_width, units = 192, 256, 200
-    language = LanguageConfig(Schedule(steps(1800), lr=2e-3, weight_decay=0.05), width=llm_width,
+    language = LanguageConfig(Schedule(steps(5000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
-        sentence_hours=4.0 * scale, question_hours=7.3 * scale, answer_count=steps(4703), exam_size=steps(100),
+        sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703), exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(2550), lr=2e-3, warmup=300), seed=seed),
         units=units,

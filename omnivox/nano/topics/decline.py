@@ -31,12 +31,11 @@ class Outside:
         question = re.sub(r"\{(\w+)\}", lambda slot: pick(rng, fillers[slot[1]]), template.text)
         return around(rng, question, template.form, split)
 
-    def texts(self) -> Iterator[str]:
-        """Every piece of text that a question can be made of."""
-        for templates in self.templates.values():
-            yield from (re.sub(r"\{\w+\}", " ", template.text) for template in templates)
-        for fillers in self.fillers.values():
-            for group in fillers.values():
+    def texts(self, *splits: Split) -> Iterator[str]:
+        """Every piece of text that a question can be made of, in all splits if none is named."""
+        for split in splits or self.templates:
+            yield from (re.sub(r"\{\w+\}", " ", template.text) for template in self.templates[split])
+            for group in self.fillers[split].values():
                 yield from group
 
 
