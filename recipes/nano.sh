@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The bundled model from nothing: speech, encoder, units, vocoder, LLM, stage 1, stage 2, scores.
+# The bundled model from nothing: speech, LLM, encoder, units, vocoder, stage 1, stage 2, scores.
 # About three hours on two CPU cores. Kill it and run it again: what is done is kept. SCALE=0.02 tries it in minutes.
 set -euo pipefail
 WORK=${WORK:-build/nano}
@@ -8,16 +8,20 @@ OMNIVOX=${OMNIVOX:-.venv/bin/omnivox}
 step() { "$OMNIVOX" train nano "$1" --work "$WORK" --scale "$SCALE"; }
 
 mkdir -p "$WORK"
+# Two jobs of one thread each finish sooner than one job of two.
+step language &
+language=$!
 step sentences
+step words
 step questions
 step exams
-# Two jobs of one thread each finish sooner than one job of two.
-step encoder &
-encoder=$!
 step answers
 step units
+wait "$language"
+step encoder &
+encoder=$!
+step phrasings
 step vocoder
-step language
 wait "$encoder"
 step stage1
 step stage2

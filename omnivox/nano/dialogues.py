@@ -12,6 +12,7 @@ import re
 import sys
 from bisect import bisect
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -20,8 +21,8 @@ from typing import TypeAlias
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
-__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "tokens", "vocabulary",
-           "word_salad"]
+__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "sample_strange", "tokens",
+           "vocabulary", "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
 DECLINED_SHARE = 0.12
@@ -92,6 +93,37 @@ def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
     return _asked(rng, askers[min(bisect(weights, rng.random() * weights[-1]), len(askers) - 1)], split)
 
 
+@cache
+def _relation_words() -> dict[int, frozenset[str]]:
+    """Every word that a question of each relation may hold, by the relation's id."""
+    found = {}
+    for relation in _relations():
+        texts = [template.text for template in relation.train + relation.held]
+        slots = set(re.findall(r"\{(\w+)\}", " ".join(texts)))
+        texts += [row[slot].lower() for row in relation.rows for slot in slots]
+        found[id(relation)] = frozenset(word for text in texts for word in re.sub(r"\{\w+\}", " ", text).split())
+    return found
+
+
+def sample_strange(rng: random.Random, small: Container[str]) -> Dialogue:
+    """A question of the domain in which a word or two make no sense, which is declined.
+
+    small: words that are not exchanged, for a question may survive without them.
+    """
+    while True:
+        askers, weights = _by_topic()[phrasing.pick(rng, _even_topics()[0])]
+        asker = askers[min(bisect(weights, rng.random() * weights[-1]), len(askers) - 1)]
+        if not isinstance(asker, Relation) or not asker.chatty:
+            continue
+        said = asker.ask(rng, phrasing.pick(rng, asker.rows), "train").split()
+        places = [i for i, word in enumerate(said) if word not in small]
+        others = [word for word in rng.choices(question_words(), k=8) if word not in _relation_words()[id(asker)]]
+        for i, other in zip(rng.sample(places, min(len(places), rng.choice((1, 1, 2)))), others, strict=False):
+            said[i] = other
+        if places and others:
+            return Dialogue("strange", " ".join(said), decline.ANSWER)
+
+
 def tokens(text: str) -> list[str]:
     """The words and the punctuation of `text`."""
     return re.findall(r"[A-Za-z']+|[.,?!]", text)
@@ -131,7 +163,7 @@ def question_words() -> tuple[str, ...]:
     return tuple(sorted(word for word in found if len(word) > 1))
 
 
-def word_salad(rng: random.Random, split: Split) -> Dialogue:
+def word_salad(rng: random.Random, _: Split) -> Dialogue:
     """Four to seven words of the domain in no order, asking nothing: every word is heard often, whatever it is for."""
     words = question_words()
     return Dialogue("words", " ".join(phrasing.pick(rng, words) for _ in range(rng.randint(4, 7))), "")

@@ -55,7 +55,7 @@ class Asked(Protocol):
     def answer(self) -> str: ...
 
 
-Source = Callable[[Random, str], Asked]
+Source = Callable[[Random, Split], Asked]
 
 
 @dataclass(frozen=True)

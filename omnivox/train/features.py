@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omnivox.model.encoder import Encoder
 from omnivox.nano.rooms import augment
+from omnivox.train.loop import fast_precision
 from omnivox.train.recognise import MelBatches, Spoken, pad
 
 
@@ -32,7 +33,7 @@ class Features:
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         if missing:
             mel, length = pad([self._mel(*key) for key in missing])
-            with torch.inference_mode():
+            with torch.no_grad(), fast_precision():
                 frames, lengths = self.encoder(mel, length)
             for b, key in enumerate(missing):
                 self._kept[key] = frames[b, : lengths[b]].half()

@@ -41,6 +41,7 @@ class LanguageConfig:
     drop: float = 0.12  # share of the questions that lose a word, as a listener would
     glue: float = 0.15  # chance of each: a small word lost, added, or exchanged for another
     unheard: float = 0.04  # share of the questions whose rarest word is not understood, and which are declined
+    strange: float = 0.12  # share of the batch that makes no sense, and is declined
     exam: int = 200  # written questions of each split that are watched while training
     seed: int = 0
     threads: int = 1
@@ -67,11 +68,18 @@ def encode_dialogue(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> t
     """Token ids of a written prompt, and of its right answer (ended by eos)."""
     asked = tokenizer.encode(dialogue.question, add_special_tokens=False)
     said = tokenizer.encode(dialogue.answer, add_special_tokens=False)
-    return [_id(tokenizer, "bos"), *asked, tokenizer.convert_tokens_to_ids(ANSWER)], [*said, _id(tokenizer, "eos")]
+    return [_id(tokenizer, "bos"), *asked, token_id(tokenizer, ANSWER)], [*said, _id(tokenizer, "eos")]
 
 
 def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     value = getattr(tokenizer, f"{name}_token_id")
+    assert isinstance(value, int)
+    return value
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token, such as a special one."""
+    value = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(value, int)
     return value
 
@@ -125,17 +133,18 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
         if rng.random() < config.unheard:
             words[min(range(len(words)), key=lambda i: _rank()[words[i]])] = UNKNOWN
             said = decline.ANSWER
-    ids = tokenizer.convert_tokens_to_ids(words)
+    ids = [token_id(tokenizer, word) for word in words]
     if rng.random() < config.spread:
-        ids = spread(ids, tokenizer.convert_tokens_to_ids(BLANK), rng)
+        ids = spread(ids, token_id(tokenizer, BLANK), rng)
     target = tokenizer.encode(said, add_special_tokens=False)
-    return [_id(tokenizer, "bos"), *ids, tokenizer.convert_tokens_to_ids(task)], [*target, _id(tokenizer, "eos")]
+    return [_id(tokenizer, "bos"), *ids, token_id(tokenizer, task)], [*target, _id(tokenizer, "eos")]
 
 
 def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
                   rng: random.Random) -> tuple[Tensor, Tensor]:
     """Right-padded ids [B, T] and labels [B, T] (−100 on the prompt and on padding)."""
-    pairs = [_example(dialogue, tokenizer, config, rng) for dialogue in drawn]
+    pairs = [_example(dialogues.sample_strange(rng, GLUE) if rng.random() < config.strange else dialogue, tokenizer,
+                      config, rng) for dialogue in drawn]
     ids = [torch.tensor(prompt + target) for prompt, target in pairs]
     labels = [torch.tensor([-100] * len(prompt) + target) for prompt, target in pairs]
     return pad(ids, _id(tokenizer, "pad"))[0], pad(labels, -100)[0]
@@ -158,11 +167,15 @@ def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequen
 
 
 def train_language(tokenizer: PreTrainedTokenizerBase, sample: Callable[[random.Random, Any], Dialogue], out: Path,
-                   config: LanguageConfig) -> LlamaForCausalLM:
-    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`."""
+                   config: LanguageConfig, start: LlamaForCausalLM | None = None) -> LlamaForCausalLM:
+    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`.
+
+    start: an LLM to go on from, whose embeddings stay as they are, for a speech encoder learns them meanwhile.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    llm = build_llm(config, tokenizer)
+    llm = start or build_llm(config, tokenizer)
+    llm.get_input_embeddings().requires_grad_(start is None)
     run = Run(out, {"llm": llm}, config.schedule, config)
     exam = random.Random(f"{config.seed} exam")
     held = {split: [sample(exam, split) for _ in range(config.exam)] for split in ("train", "held")}

@@ -1,8 +1,8 @@
 """The bundled model from nothing, step by step. Each step can be killed and run again; what is done is kept.
 
-    sentences, questions, exams    speech of many voices: for the encoder, for stage 1 and 2, and to watch progress
-    answers                        the answer voice
-    encoder → units → vocoder → language → stage1 → stage2 → assemble
+    sentences, words, questions, exams    speech of many voices: for the encoder, stages 1 and 2, and to watch progress
+    answers                               the answer voice
+    language → encoder, phrasings → units → vocoder → stage1 → stage2 → assemble
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from omnivox.model.speech_decoder import SpeechDecoder
 from omnivox.model.units import merge_repeats
 from omnivox.nano import dialogues, voices
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
-from omnivox.nano.words import ANSWER, BOS, EOS, TRANSCRIBE, build_tokenizer
+from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
 from omnivox.sound import atomic
 from omnivox.train.features import Features
 from omnivox.train.language import build_llm, train_language
@@ -88,12 +88,13 @@ class NanoTraining:
     # -- training -----------------------------------------------------------------------------------------------------
 
     def encoder(self) -> None:
-        """Train the speech encoder on sentences and questions."""
-        corpora = [Corpus(self.work / "sentences"), Corpus(self.work / "questions")]
+        """Train the speech encoder, and the adaptor behind it, on all that is spoken in many voices."""
+        corpora = [Corpus(self.work / name) for name in ("sentences", "words", "questions")]
         lengths = [row["samples"] for corpus in corpora for row in corpus.rows]
         held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
         both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment, arg-type]
-        train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, held)
+        train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, self.recipe.adaptor,
+                         self.written_llm(), self.tokenizer, held)
 
     def units(self) -> None:
         """Fit the units to the answer voice, and write down every answer in them."""
@@ -114,12 +115,16 @@ class NanoTraining:
         """Train the LLM on written dialogues."""
         train_language(self.tokenizer, dialogues.sample_evenly, self.work / "language", self.recipe.language)
 
+    def phrasings(self) -> None:
+        """Train the LLM further in writing while the encoder learns its embeddings, which stay as they are."""
+        train_language(self.tokenizer, dialogues.sample_evenly, self.work / "phrasings", self.recipe.phrasings,
+                       self.written_llm())
+
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
         corpus = Corpus(self.work / "questions")
-        adaptor, llm = Adaptor(self.recipe.adaptor), build_llm(self.recipe.language, self.tokenizer)
-        llm.load_state_dict(self._trained("language", "llm"))
-        encoder = self.trained_encoder()
+        recogniser, llm = self.trained_recogniser(), self.written_llm("phrasings").requires_grad_(True)
+        encoder, adaptor = recogniser.encoder.eval().requires_grad_(False), recogniser.adaptor
         held = {}
         for name in EXAMS:
             exam = Corpus(self.work / "exams" / name)
@@ -156,11 +161,22 @@ class NanoTraining:
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 
+    def written_llm(self, step: str = "language") -> LlamaForCausalLM:
+        """The LLM that learned in writing, as a step left it."""
+        llm = build_llm(self.recipe.language, self.tokenizer)
+        llm.load_state_dict(self._trained(step, "llm"))
+        return llm
+
+    def trained_recogniser(self) -> Recogniser:
+        """The encoder, and the adaptor as CTC left it."""
+        table = self.written_llm().model.embed_tokens.weight
+        recogniser = Recogniser(self.recipe.encoder, self.recipe.adaptor, table, self.tokenizer.vocab[BLANK])
+        recogniser.load_state_dict(self._trained("encoder", "recogniser"))
+        return recogniser
+
     def trained_encoder(self) -> Encoder:
         """The encoder, frozen."""
-        recogniser = Recogniser(self.recipe.encoder.encoder)
-        recogniser.load_state_dict(self._trained("encoder", "recogniser"))
-        return recogniser.encoder.eval().requires_grad_(False)
+        return self.trained_recogniser().encoder.eval().requires_grad_(False)
 
     def trained_adaptor_and_llm(self) -> tuple[Adaptor, LlamaForCausalLM]:
         """What stage 1 made, frozen."""
@@ -196,8 +212,8 @@ class NanoTraining:
         return path
 
 
-STEPS = ("sentences", "words", "questions", "exams", "answers", "encoder", "units", "vocoder", "language", "stage1", "stage2",
-         "assemble")
+STEPS = ("sentences", "words", "questions", "exams", "answers", "language", "phrasings", "encoder", "units", "vocoder",
+         "stage1", "stage2", "assemble")
 
 
 def run_step(training: NanoTraining, step: str) -> None:

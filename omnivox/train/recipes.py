@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omnivox.model.config import AdaptorConfig, EncoderConfig, SourceFilterConfig, SpeechDecoderConfig
 from omnivox.train.language import LanguageConfig
@@ -27,6 +27,7 @@ class NanoRecipe:
     vocoder: SourceFilterConfig
     vocoder_training: VocoderRecipe
     language: LanguageConfig
+    phrasings: LanguageConfig  # the same, further
     adaptor: AdaptorConfig
     stage1: Stage1Config
     speech_decoder: SpeechDecoderConfig
@@ -44,13 +45,15 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
     language = LanguageConfig(Schedule(steps(5000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
-        sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703), exam_size=steps(100),
-        encoder=RecogniseConfig(EncoderConfig(80, width, 5, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
-                                Schedule(steps(2550), lr=2e-3, warmup=300), seed=seed),
+        sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703),
+        exam_size=steps(100),
+        encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
+                                Schedule(steps(5000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         units=units,
         vocoder=SourceFilterConfig(units=units),
         vocoder_training=VocoderRecipe(Schedule(steps(1600), lr=1e-3, clip=5.0)),
         language=language,
+        phrasings=replace(language, schedule=Schedule(steps(4000), lr=1.5e-3, weight_decay=0.05)),
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
         stage1=Stage1Config(Schedule(steps(4100), lr=1e-3, warmup=200, weight_decay=0.05), language, seed=seed,
                             threads=2),

@@ -1,33 +1,40 @@
-"""Trains a speech encoder from nothing: phones by CTC, at the top and half-way up (Lee & Watanabe 2021).
+"""Trains a speech encoder by CTC: on phones below its top (Lee & Watanabe 2021), on words behind the adaptor.
 
-Shapes: B batch, N samples, T mel frames, C mel bins, S encoder frames, P phones.
+The words' classes are the trained LLM's own embeddings, so that a spoken word arrives where it has the written one.
+
+Shapes: B batch, N samples, T mel frames, C mel bins, S encoder frames, P LLM positions, D LLM width, V words.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
-from omnivox.model.config import EncoderConfig
-from omnivox.model.ctc import collapse, ctc_nll
+from omnivox.model.adaptor import Adaptor
+from omnivox.model.config import AdaptorConfig, EncoderConfig
+from omnivox.model.ctc import collapse
 from omnivox.model.encoder import Encoder
 from omnivox.model.mel import compress, mel_filters, power_spectrogram
 from omnivox.nano.rooms import augment, warp_mel_filters
 from omnivox.nano.speak import PHONES
-from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.nano.words import BLANK, UNKNOWN
+from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
 
 
 class Spoken(Protocol):
     """What training needs of an utterance."""
 
+    @property
+    def text(self) -> str: ...
     @property
     def audio(self) -> np.ndarray: ...
     @property
@@ -44,31 +51,45 @@ class RecogniseConfig:
     pool: int = 8  # batches that are sorted by length together
     warp: float = 0.2  # vocal tract lengths from 1 - warp to 1 + warp ...
     gentle: float = 0.3  # ... reached, with the full strength of rooms and noises, after this share of the steps
-    half_weight: float = 0.3  # of the loss half-way up
+    phone_layer: int = 4  # blocks below the phones
+    phone_weight: float = 0.5
+    sharpness: float = 12.0  # of the words' classes, at first
     seed: int = 0
     threads: int = 1
     warps: tuple[float, ...] = field(default=tuple(round(-1 + i / 8, 3) for i in range(17)))
 
 
 class Recogniser(nn.Module):
-    """The encoder with two heads over phones and the blank (the last class)."""
+    """The encoder with a head over phones and the blank (the last class), and the adaptor with one over words.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    table: embeddings [V, D] of the LLM's words, `blank` the one that stands where no word ends; they do not move.
+    A word's logit falls with the distance of a position from its embedding: −½ sharpness · |position − embedding|².
+    """
+
+    def __init__(self, config: RecogniseConfig, adaptor: AdaptorConfig, table: Tensor, blank: int) -> None:
         super().__init__()
-        self.encoder = Encoder(config)
-        self.head = nn.Linear(config.width, len(PHONES) + 1)
-        self.middle = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, len(PHONES) + 1))
+        width = config.encoder.width
+        self.encoder, self.adaptor = Encoder(config.encoder), Adaptor(adaptor)
+        self.phones = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(PHONES) + 1))
+        self.sharpness = nn.Parameter(torch.tensor(config.sharpness))
+        self.phone_layer, self.blank = config.phone_layer, blank
+        self.register_buffer("table", table.detach().clone(), persistent=False)
+        with torch.no_grad():
+            self.adaptor.linear2.bias.copy_(0.8 * table[blank])  # most positions end no word
 
-    def forward(self, mel_BTC: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at the top and half-way up, [B, S, P + 1] each, and their lengths [B]."""
+    def forward(self, mel_BTC: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits over phones [B, S, 41] and words [B, P, V], each followed by its lengths [B]."""
         kept: list[Tensor] = []
-        middle = self.encoder.blocks[len(self.encoder.blocks) // 2]
-        hook = middle.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        above = self.encoder.blocks[self.phone_layer]
+        hook = above.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
         try:
             top, frames = self.encoder(mel_BTC, length_B)
         finally:
             hook.remove()
-        return self.head(top), self.middle(kept[0]), frames
+        speech, positions = self.adaptor(top, frames)
+        table: Tensor = self.get_buffer("table")
+        words = self.sharpness * (speech @ table.T - 0.5 * table.square().sum(1))
+        return self.phones(kept[0]), frames, words, positions
 
 
 class MelBatches:
@@ -128,55 +149,108 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
     return row[-1]
 
 
-def phone_error_rate(model: Recogniser, utterances: Sequence[Spoken], batch: int = 16) -> float:
-    """Edits per phone of the greedy decoding."""
-    index = {phone: i for i, phone in enumerate(PHONES)}
+@dataclass
+class Batch:
+    """mel: [B, T, C]; phones, words: the targets [B, ·], padded on the right; each followed by its lengths [B]."""
+
+    mel: Tensor
+    length: Tensor
+    phones: Tensor
+    phone_count: Tensor
+    words: Tensor
+    word_count: Tensor
+
+
+class Batches:
+    """The batch of each step."""
+
+    def __init__(self, corpus: Sequence[Spoken], lengths: Sequence[int], config: RecogniseConfig,
+                 words: Mapping[str, int], unknown: int) -> None:
+        self.corpus, self.lengths, self.config, self.words, self.unknown = corpus, lengths, config, words, unknown
+        self.mels = MelBatches(config.encoder.n_mels, config.warps, config.warp)
+
+    def at(self, step: int) -> Batch:
+        """Of step `step`, in rooms and noises that grow worse at first."""
+        config, rng = self.config, random.Random(f"{self.config.seed} {step}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(60))
+        strength = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
+        rows, phones, words = [], [], []
+        for i in pick(self.lengths, config.batch, config.pool, rng):
+            utterance = self.corpus[i]
+            wave = augment(torch.from_numpy(np.asarray(utterance.audio)), generator, strength)
+            rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
+            phones.append(torch.tensor(phone_ids(utterance)))
+            words.append(torch.tensor(word_ids(utterance, self.words, self.unknown)))
+        return Batch(*pad(rows), *pad(phones), *pad(words))
+
+
+def phone_ids(utterance: Spoken) -> list[int]:
+    """Indices into PHONES."""
+    return [PHONES.index(phone) for phone in utterance.phones]
+
+
+def word_ids(utterance: Spoken, words: Mapping[str, int], unknown: int) -> list[int]:
+    """Token ids of what is said; words that the LLM does not know are all one."""
+    return [words.get(word, unknown) for word in utterance.text.lower().split()]
+
+
+def error_rates(model: Recogniser, utterances: Sequence[Spoken], words: Mapping[str, int], unknown: int,
+                batch: int = 16) -> tuple[float, float]:
+    """Edits per phone and per word of the greedy decoding."""
     mels = MelBatches(model.encoder.config.n_mels)
-    edits = total = 0
+    edits, total = [0, 0], [0, 0]
     with torch.inference_mode():
         for start in range(0, len(utterances), batch):
             part = [utterances[i] for i in range(start, min(len(utterances), start + batch))]
             mel, length = pad([mels.mel(torch.from_numpy(np.asarray(u.audio))) for u in part])
-            logits, _, frames = model(mel, length)
+            phones, frames, spoken, positions = model(mel, length)
             for b, utterance in enumerate(part):
-                heard = collapse(logits[b, : frames[b]].argmax(-1), len(PHONES)).tolist()
-                said = [index[p] for p in utterance.phones]
-                edits += edit_distance(heard, said)
-                total += len(said)
-    return edits / max(1, total)
+                heard = (collapse(phones[b, : frames[b]].argmax(-1), len(PHONES)),
+                         collapse(spoken[b, : positions[b]].argmax(-1), model.blank))
+                said = (phone_ids(utterance), word_ids(utterance, words, unknown))
+                for kind in range(2):
+                    edits[kind] += edit_distance(heard[kind].tolist(), said[kind])
+                    total[kind] += len(said[kind])
+    return edits[0] / max(1, total[0]), edits[1] / max(1, total[1])
+
+
+def mean_ctc(logits_BTV: Tensor, frames_B: Tensor, target_BU: Tensor, length_B: Tensor, blank: int) -> Tensor:
+    """CTC per target of the batch; float32 is enough for what is no parity."""
+    log_probs = logits_BTV.float().log_softmax(-1).transpose(0, 1)
+    nll = F.ctc_loss(log_probs, target_BU, frames_B, length_B, blank=blank, reduction="sum", zero_infinity=True)
+    return nll / length_B.sum()
 
 
 def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path, config: RecogniseConfig,
-                     held: dict[str, Sequence[Spoken]] | None = None) -> Recogniser:
-    """Train (or resume) in `out`; `lengths`: samples of each utterance; `held` names exams for the phone error rate."""
+                     adaptor: AdaptorConfig, llm: Any, tokenizer: PreTrainedTokenizerBase,
+                     held: Mapping[str, Sequence[Spoken]] | None = None) -> Recogniser:
+    """Train (or resume) in `out`; `lengths`: samples of each utterance; `held` names exams for the error rates.
+
+    llm, tokenizer: the LLM trained in writing, whose words are the classes.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    model = Recogniser(config.encoder)
+    words = tokenizer.get_vocab()
+    blank, unknown = words[BLANK], words[UNKNOWN]
+    model = Recogniser(config, adaptor, llm.get_input_embeddings().weight, blank)
     run = Run(out, {"recogniser": model}, config.schedule, config)
-    mels = MelBatches(config.encoder.n_mels, config.warps, config.warp)
-    index = {phone: i for i, phone in enumerate(PHONES)}
+    batches = Batches(corpus, lengths, config, words, unknown)
+    spoken_batches = prepared(run, batches.at)
 
-    def losses(step: int) -> Losses:
-        rng = random.Random(f"{config.seed} {step}")
-        generator = torch.Generator().manual_seed(rng.getrandbits(60))
-        strength = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
-        rows, targets = [], []
-        for i in pick(lengths, config.batch, config.pool, rng):
-            utterance = corpus[i]
-            wave = augment(torch.from_numpy(np.asarray(utterance.audio)), generator, strength)
-            rows.append(mask_mel(mels.mel(wave, rng, strength), rng, strength))
-            targets.append(torch.tensor([index[p] for p in utterance.phones]))
-        mel, length = pad(rows)
-        target, target_length = pad(targets)
-        top, half, frames = model(mel, length)
-        scale = target_length.sum()
-        top_loss = ctc_nll(top, frames, target, target_length, len(PHONES)).sum() / scale
-        half_loss = ctc_nll(half, frames, target, target_length, len(PHONES)).sum() / scale
-        return {"loss": top_loss + config.half_weight * half_loss, "top": top_loss, "half": half_loss}
+    def losses(_: int) -> Losses:
+        batch = next(spoken_batches)
+        with fast_precision():
+            phones, frames, spoken, positions = model(batch.mel, batch.length)
+            phone_loss = mean_ctc(phones, frames, batch.phones, batch.phone_count, len(PHONES))
+            word_loss = mean_ctc(spoken, positions, batch.words, batch.word_count, blank)
+        return {"loss": word_loss + config.phone_weight * phone_loss, "words": word_loss, "phones": phone_loss}
 
     def evaluate() -> dict[str, float]:
         model.eval()
-        rates = {f"per_{name}": round(phone_error_rate(model, part), 4) for name, part in (held or {}).items()}
+        rates: dict[str, float] = {}
+        for name, part in (held or {}).items():
+            phone, word = error_rates(model, part, words, unknown)
+            rates |= {f"per_{name}": round(phone, 4), f"wer_{name}": round(word, 4)}
         model.train()
         return rates
 

@@ -21,7 +21,7 @@ from omnivox.nano.speak import Corpus
 from omnivox.nano.words import ANSWER, TRANSCRIBE
 from omnivox.train.features import Features
 from omnivox.train.language import LanguageConfig, next_token_loss, written_batch
-from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
 from omnivox.train.recognise import pad, pick
 
 
@@ -31,10 +31,10 @@ class Stage1Config:
 
     schedule: Schedule
     written: LanguageConfig
-    batch: int = 16
+    batch: int = 32
     pool: int = 8
-    copies: int = 3  # rooms and heads of each utterance
-    transcribe: float = 0.3  # share of the spoken batch that is to be written down instead of answered
+    copies: int = 8  # rooms and heads of each utterance
+    transcribe: float = 0.15  # share of the spoken batch that is to be written down instead of answered
     written_every: int = 2  # a written batch of the same size is added to every n-th step
     time_mask: int = 4  # encoder frames that may be blanked
     seed: int = 0
@@ -108,19 +108,26 @@ def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any,
         text = corpus.rows[index]["answer" if task == ANSWER else "text"]
         return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
-    def losses(step: int) -> Losses:
+    def batch_of(step: int) -> tuple[list[Tensor], list[str], list[list[int]]]:
         rng = random.Random(f"{config.seed} {step}")
         chosen = [asked[i] for i in pick(lengths, config.batch, config.pool, rng)]
         frames = features.rows([(i, rng.randrange(features.copies)) for i in chosen])
         tasks = [TRANSCRIBE if rng.random() < config.transcribe else ANSWER for _ in chosen]
-        embeds, labels, _ = prompts.embed([mask_frames(f, rng, config.time_mask) for f in frames], tasks,
-                                          [targets(i, task) for i, task in zip(chosen, tasks, strict=True)])
-        spoken = next_token_loss(llm, {"inputs_embeds": embeds}, labels)
-        if step % config.written_every:
-            return {"loss": spoken, "spoken": spoken}
-        dialogues = [sample(rng, "train") for _ in range(config.batch)]
-        ids, labels = written_batch(dialogues, tokenizer, config.written, rng)
-        written = next_token_loss(llm, {"input_ids": ids}, labels)
+        return ([mask_frames(f, rng, config.time_mask) for f in frames], tasks,
+                [targets(i, task) for i, task in zip(chosen, tasks, strict=True)])
+
+    spoken_batches = prepared(run, batch_of)
+
+    def losses(step: int) -> Losses:
+        with fast_precision():
+            embeds, labels, _ = prompts.embed(*next(spoken_batches))
+            spoken = next_token_loss(llm, {"inputs_embeds": embeds}, labels)
+            if step % config.written_every:
+                return {"loss": spoken, "spoken": spoken}
+            rng = random.Random(f"{config.seed} {step} written")
+            ids, labels = written_batch([sample(rng, "train") for _ in range(config.batch)], tokenizer, config.written,
+                                        rng)
+            written = next_token_loss(llm, {"input_ids": ids}, labels)
         return {"loss": spoken + 0.5 * written, "spoken": spoken}
 
     def evaluate() -> dict[str, float]:

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from omnivox.errors import DataError
 from omnivox.model.config import StatesFed
-from omnivox.model.ctc import collapse, ctc_nll
+from omnivox.model.ctc import collapse
 from omnivox.model.speech_decoder import SpeechDecoder
 from omnivox.nano.speak import Corpus
 from omnivox.nano.words import ANSWER
 from omnivox.train.features import Features
-from omnivox.train.loop import Losses, Run, Schedule, train
-from omnivox.train.recognise import edit_distance, pad, pick
+from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
+from omnivox.train.recognise import edit_distance, mean_ctc, pad, pick
 from omnivox.train.stage1 import SpokenPrompts
 
 
@@ -55,7 +55,7 @@ class States:
             tokenizer = self.prompts.tokenizer
             answers = [[*tokenizer.encode(self.corpus.rows[i]["answer"], add_special_tokens=False),
                         tokenizer.eos_token_id] for i, _ in missing]
-            with torch.inference_mode():
+            with torch.no_grad(), fast_precision():
                 embeds, _, starts = self.prompts.embed(self.features.rows(missing), [ANSWER] * len(missing),
                                                        answers)
                 states = self.prompts.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
@@ -70,7 +70,7 @@ def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[tuple
                     units_of: Mapping[str, Tensor]) -> float:
     """Edits per unit of the greedy decoding."""
     edits = total = 0
-    with torch.inference_mode():
+    with torch.no_grad():
         for key in keys:
             heard = collapse(decoder(states.rows([key])[0][None])[0].argmax(-1), decoder.blank).tolist()
             said = units_of[states.corpus.rows[key[0]]["answer"]].tolist()
@@ -102,20 +102,25 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
     exam = [(i, 0) for i, row in enumerate(rows) if row["answer"] in withheld][:60]
     lengths = [len(units_of[rows[i]["answer"]]) for i in usable]
 
-    def losses(step: int) -> Losses:
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         rng = random.Random(f"{config.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
         chosen = [usable[i] for i in pick(lengths, config.batch, config.pool, rng)]
         given = states.rows([(i, rng.randrange(states.features.copies)) for i in chosen])
         noisy = [row + config.state_noise * row.std() * torch.randn(row.shape, generator=generator) for row in given]
-        data, length = pad(noisy)
-        target, target_length = pad([units_of[rows[i]["answer"]] for i in chosen])
+        return *pad(noisy), *pad([units_of[rows[i]["answer"]] for i in chosen])
+
+    batches = prepared(run, batch_of)
+
+    def losses(_: int) -> Losses:
+        data, length, target, target_length = next(batches)
         frames = length * decoder.config.upsample
-        logits = decoder(data)
-        nll = ctc_nll(logits, frames, target, target_length, decoder.blank)
+        with fast_precision():
+            logits = decoder(data)
+        nll = mean_ctc(logits, frames, target, target_length, decoder.blank)
         valid = torch.arange(logits.shape[1]) < frames[:, None]
         blank = (logits.detach().argmax(-1) == decoder.blank)[valid].float().mean()
-        return {"loss": nll.sum() / target_length.sum(), "blank_share": blank}
+        return {"loss": nll, "blank_share": blank}
 
     def evaluate() -> dict[str, float]:
         decoder.eval()

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from functools import cache
 
 import pytest
 
-from omnivox.nano.dialogues import Dialogue, Split, answers, sample, tokens, vocabulary
+from omnivox.nano.dialogues import (
+    Dialogue,
+    Split,
+    answers,
+    question_words,
+    sample,
+    sample_evenly,
+    sample_strange,
+    tokens,
+    vocabulary,
+    word_salad,
+)
 from omnivox.nano.topics import decline
 
 DRAWN = 200_000
@@ -78,3 +90,31 @@ def test_declined_share() -> None:
     rng = random.Random(1)
     share = sum(sample(rng, "train").answer == decline.ANSWER for _ in range(20_000)) / 20_000
     assert 0.10 < share < 0.14
+
+
+def test_topics_are_sampled_more_evenly_and_say_nothing_else() -> None:
+    rng = random.Random(2)
+    by_weight, evenly = (Counter(draw(rng, "train").topic for _ in range(20_000)) for draw in (sample, sample_evenly))
+    assert by_weight.keys() == evenly.keys()
+    assert evenly["arithmetic"] < by_weight["arithmetic"] / 1.5
+    assert evenly["sports"] > 1.5 * by_weight["sports"]
+    assert evenly["decline"] / 20_000 == pytest.approx(0.12, abs=0.01)
+    asked = {sample_evenly(rng, "held").question for _ in range(2_000)}
+    assert not asked & {d.question for d in drawn("train")}
+
+
+def test_salads_hold_every_word_that_training_asks_with_and_no_held_one() -> None:
+    rng = random.Random(3)
+    heard = {word for _ in range(20_000) for word in word_salad(rng, "train").question.split()}
+    assert heard == set(question_words())
+    trained = {word for d in drawn("train") for word in d.question.split()}
+    assert heard <= trained
+    assert not word_salad(rng, "train").answer
+
+
+def test_strange_questions_are_declined_and_are_none_of_the_domain() -> None:
+    rng = random.Random(4)
+    strange = [sample_strange(rng, {"the", "of", "what"}) for _ in range(2_000)]
+    assert {d.answer for d in strange} == {decline.ANSWER}
+    inside = {d.question for split in ("train", "held") for d in drawn(split) if d.topic != "decline"}
+    assert not inside & {d.question for d in strange}

@@ -1,6 +1,8 @@
 """A run that is killed goes on as if nothing had been; what cannot go on says why."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from omnivox.errors import DataError
-from omnivox.train.loop import Losses, Run, Schedule, train
+from omnivox.train.loop import Losses, Run, Schedule, prepared, train
 
 SCHEDULE = Schedule(steps=6, lr=0.1, warmup=2, log_every=2)
 
@@ -48,6 +50,43 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_undisturbed_one(tmp_path: Pat
         assert torch.equal(value, resumed.modules["net"].state_dict()[name]), name
 
 
+def test_sigterm_saves_before_it_ends(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    plain = losses_of(run)
+
+    def losses(step: int) -> Losses:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(step)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        train(run, losses)
+    assert start(tmp_path / "run").step == 4
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    first, second = start(tmp_path / "run"), start(tmp_path / "run")
+    plain = losses_of(first)
+
+    def losses(step: int) -> Losses:
+        if step == 2:
+            with pytest.raises(DataError, match="another process is training here"):
+                train(second, losses_of(second))
+        return plain(step)
+
+    train(first, losses)
+    assert start(tmp_path / "run").step == 6
+
+
+def test_batches_made_ahead_are_those_of_the_steps_to_come(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    run.step = 2
+    batches = prepared(run, lambda step: torch.full((2,), step))
+    assert [int(batch[0]) for batch in batches] == [2, 3, 4, 5]
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_learnt(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     with pytest.raises(DataError, match="loss of step 4 is nan"):
@@ -69,7 +108,8 @@ def test_the_log_has_a_line_for_each_interval_and_no_file_is_half_written(tmp_pa
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 6]
     assert lines[-1]["score"] == 0.5
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "config.json", "log.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "config.json", "lock",
+                                                                      "log.jsonl"]
 
 
 def test_the_schedule_warms_up_and_comes_down() -> None:

@@ -36,6 +36,7 @@ def training(tmp_path: Path) -> NanoTraining:
     rng = random.Random(0)
     asked = [(d.question, d.answer) for d in (sample(rng, "train") for _ in range(24))]
     write_corpus(tmp_path / "sentences", [(text, None) for text, _ in asked[:4]], 1)
+    write_corpus(tmp_path / "words", [(text, None) for text, _ in asked[4:8]], 5)
     write_corpus(tmp_path / "questions", asked, 2)  # type: ignore[arg-type]
     write_corpus(tmp_path / "answers", [(answer, None) for answer in dict.fromkeys(a for _, a in asked)], 3)
     for name in EXAMS:
@@ -45,13 +46,13 @@ def training(tmp_path: Path) -> NanoTraining:
 
 def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -> None:
     pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
-    for step in ("encoder", "units", "vocoder", "language", "stage1", "stage2", "assemble"):
+    for step in ("language", "phrasings", "encoder", "units", "vocoder", "stage1", "stage2", "assemble"):
         run_step(training, step)
     omni = omnivox.load(training.work / "assembled")
     *_, done = omni.respond(torch.randn(16_000) * 0.1, max_new_tokens=6)
     assert isinstance(done, omnivox.Done)
     assert set(done.reply.token_ids) <= set(range(len(training.tokenizer)))
-    assert all(0 <= unit < 200 for unit in done.reply.units)
+    assert all(0 <= unit < training.recipe.units for unit in done.reply.units)
     assert omni.config.encoder.strides == (2, 2)
     written = training.tokenizer.encode("What is this?", add_special_tokens=False)
     assert omni.tokenizer is not None

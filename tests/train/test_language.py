@@ -1,0 +1,81 @@
+"""What the LLM is shown in writing: questions as a listener may have heard them, with the answers that they deserve."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from omnivox.nano.dialogues import Dialogue
+from omnivox.nano.topics import decline
+from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN, build_tokenizer
+from omnivox.train.language import GLUE, LanguageConfig, build_llm, rephrase, spread, train_language, written_batch
+from omnivox.train.loop import Schedule
+
+QUESTION = "what is the capital of france"
+DIALOGUE = Dialogue("capitals", QUESTION, "The capital of France is Paris.")
+PLAIN = LanguageConfig(Schedule(steps=3, lr=1e-2), width=32, layers=1, heads=2, ffn=32, batch=4, transcribe=0, spread=0,
+                       drop=0, glue=0, unheard=0, strange=0, exam=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer([*QUESTION.split(), *GLUE, "The", "France", "Paris", ".", ",", "Sorry", "I", "don't", "know"])
+
+
+def batch(tokenizer: PreTrainedTokenizerFast, **settings: float) -> tuple[list[str], list[str]]:
+    """Tokens of one example's prompt and of what is to be learned."""
+    ids, labels = written_batch([DIALOGUE], tokenizer, replace(PLAIN, **settings), random.Random(5))
+    learnt = labels[0] != -100
+    return (tokenizer.convert_ids_to_tokens(ids[0][~learnt].tolist()),
+            tokenizer.convert_ids_to_tokens(labels[0][learnt].tolist()))
+
+
+def test_a_plain_example_is_the_question_and_its_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt, target = batch(tokenizer)
+    assert prompt == ["<bos>", *QUESTION.split(), ANSWER]
+    assert target == ["The", "capital", "of", "France", "is", "Paris", ".", "<eos>"]
+
+
+def test_spread_words_keep_their_order_among_blanks(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt, _ = batch(tokenizer, spread=1.0)
+    words = [word for word in prompt[1:-1] if word != BLANK]
+    assert [word for i, word in enumerate(words) if i == 0 or word != words[i - 1]] == QUESTION.split()
+    rows = [spread([7, 8], 0, random.Random(seed)) for seed in range(200)]
+    assert all([x for x in dict.fromkeys(row) if x] == [7, 8] for row in rows)
+    assert 4 < sum(map(len, rows)) / 200 < 16
+
+
+def test_a_word_that_was_not_understood_is_declined(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt, target = batch(tokenizer, unheard=1.0)
+    assert prompt.count(UNKNOWN) == 1
+    assert prompt[1:4] == ["what", "is", "the"]  # the rarest word is lost, not these
+    assert target[:-1] == ["Sorry", ",", "I", "don't", "know", "that", "."]
+    _, target = batch(tokenizer, strange=1.0)
+    assert tokenizer.decode(tokenizer.convert_tokens_to_ids(target[:-1])) == decline.ANSWER
+
+
+def test_a_question_to_be_repeated_is_repeated_as_it_was(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt, target = batch(tokenizer, transcribe=1.0, glue=1.0, drop=1.0)
+    assert prompt[-1] == TRANSCRIBE
+    assert prompt[1:-1] == target[:-1] == QUESTION.split()
+
+
+def test_rephrasing_touches_small_words_only() -> None:
+    config = replace(PLAIN, glue=0.9)
+    for seed in range(300):
+        words = rephrase(QUESTION.split(), config, random.Random(seed))
+        assert [word for word in words if word not in GLUE] == ["capital", "france"]
+        assert abs(len(words) - 6) <= 1
+
+
+def test_an_llm_that_goes_on_keeps_its_embeddings(tokenizer: PreTrainedTokenizerFast, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    llm = build_llm(PLAIN, tokenizer)
+    before = {name: value.clone() for name, value in llm.state_dict().items()}
+    train_language(tokenizer, lambda rng, split: DIALOGUE, tmp_path / "on", PLAIN, llm)
+    moved = {name for name, value in llm.state_dict().items() if not torch.equal(value, before[name])}
+    assert "model.embed_tokens.weight" not in moved
+    assert "lm_head.weight" not in moved
+    assert "model.layers.0.self_attn.q_proj.weight" in moved
