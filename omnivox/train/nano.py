@@ -22,7 +22,7 @@ from omnivox.checkpoint import Loaded, save_pretrained
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import DataError
 from omnivox.model.adaptor import Adaptor
-from omnivox.model.config import MelConfig, MfccConfig, OmniConfig
+from omnivox.model.config import MelConfig, OmniConfig
 from omnivox.model.encoder import Encoder
 from omnivox.model.omni import SpokenLM
 from omnivox.model.speech_decoder import SpeechDecoder
@@ -99,7 +99,7 @@ class NanoTraining:
     def units(self) -> None:
         """Fit the units to the answer voice, and write down every answer in them."""
         spoken = Corpus(self.work / "answers")
-        quantiser = train_units(spoken, self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        quantiser = train_units(spoken, self.work / "units.safetensors", self.recipe.units)
         rows = [merge_repeats(quantiser.encode(waveform(utterance)))[0] for utterance in spoken]
         with atomic(self.work / "answer_units.safetensors") as path:
             save_file({"units": torch.cat(rows), "lengths": torch.tensor([len(row) for row in rows])}, path)
@@ -107,7 +107,7 @@ class NanoTraining:
     def vocoder(self) -> None:
         """Train the vocoder on the answer voice."""
         torch.set_num_threads(1)
-        quantiser = load_units(self.work / "units.safetensors", MfccConfig(units=self.recipe.units))
+        quantiser = load_units(self.work / "units.safetensors", self.recipe.units)
         train_vocoder(Corpus(self.work / "answers"), quantiser, self.work / "vocoder", self.recipe.vocoder,
                       self.recipe.vocoder_training)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from omnivox.model.config import AdaptorConfig, EncoderConfig, SourceFilterConfig, SpeechDecoderConfig
+from omnivox.model.config import AdaptorConfig, EncoderConfig, MfccConfig, SourceFilterConfig, SpeechDecoderConfig
 from omnivox.train.language import LanguageConfig
 from omnivox.train.loop import Schedule
 from omnivox.train.recognise import RecogniseConfig
@@ -23,7 +23,7 @@ class NanoRecipe:
     answer_count: int  # distinct answers spoken in the answer voice
     exam_size: int  # questions in each exam that is watched while training
     encoder: RecogniseConfig
-    units: int
+    units: MfccConfig
     vocoder: SourceFilterConfig
     vocoder_training: VocoderRecipe
     language: LanguageConfig
@@ -41,7 +41,8 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
     def steps(count: int) -> int:
         return max(2, round(count * scale))
 
-    width, llm_width, units = 192, 256, 200
+    width, llm_width = 192, 256
+    units = MfccConfig(units=500, frame_samples=320)
     language = LanguageConfig(Schedule(steps(5000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
@@ -50,15 +51,15 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(5000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         units=units,
-        vocoder=SourceFilterConfig(units=units),
-        vocoder_training=VocoderRecipe(Schedule(steps(1600), lr=1e-3, clip=5.0)),
+        vocoder=SourceFilterConfig(units=units.units, frame_samples=units.frame_samples, unit_right=(2, 1, 1, 1)),
+        vocoder_training=VocoderRecipe(Schedule(steps(6000), lr=1e-3, clip=5.0), speak=64),
         language=language,
-        phrasings=replace(language, schedule=Schedule(steps(4000), lr=1.5e-3, weight_decay=0.05)),
+        phrasings=replace(language, schedule=Schedule(steps(2000), lr=1.5e-3, weight_decay=0.05)),
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
-        stage1=Stage1Config(Schedule(steps(4100), lr=1e-3, warmup=200, weight_decay=0.05), language, seed=seed,
-                            threads=2),
-        speech_decoder=SpeechDecoderConfig(llm_width, width=192, layers=2, heads=4, ffn=512, upsample=16, units=units,
-                                           rope_theta=10000.0, position_embedding=True, final_norm=True),
-        stage2=Stage2Config(Schedule(steps(1600), lr=2e-3), seed=seed, threads=2),
+        stage1=Stage1Config(Schedule(steps(2800), lr=8e-4, weight_decay=0.05), language, seed=seed),
+        speech_decoder=SpeechDecoderConfig(llm_width, width=256, layers=2, heads=4, ffn=704, upsample=24,
+                                           units=units.units, rope_theta=10000.0, position_embedding=True,
+                                           final_norm=True),
+        stage2=Stage2Config(Schedule(steps(3600), lr=2e-3), seed=seed),
         seed=seed,
     )

@@ -50,9 +50,9 @@ class RecogniseConfig:
     batch: int = 32
     pool: int = 8  # batches that are sorted by length together
     warp: float = 0.2  # vocal tract lengths from 1 - warp to 1 + warp ...
-    gentle: float = 0.3  # ... reached, with the full strength of rooms and noises, after this share of the steps
+    gentle: float = 0.9  # ... reached, with the full strength of rooms and noises, after this share of the steps
     phone_layer: int = 4  # blocks below the phones
-    phone_weight: float = 0.5
+    phone_weight: float = 1.5
     sharpness: float = 12.0  # of the words' classes, at first
     seed: int = 0
     threads: int = 1

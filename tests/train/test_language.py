@@ -21,7 +21,8 @@ PLAIN = LanguageConfig(Schedule(steps=3, lr=1e-2), width=32, layers=1, heads=2, 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return build_tokenizer([*QUESTION.split(), *GLUE, "The", "France", "Paris", ".", ",", "Sorry", "I", "don't", "know"])
+    answers = ["The", "France", "Paris", ".", ",", "Sorry", "I", "don't", "know"]
+    return build_tokenizer([*QUESTION.split(), *GLUE, *answers])
 
 
 def batch(tokenizer: PreTrainedTokenizerFast, **settings: float) -> tuple[list[str], list[str]]:

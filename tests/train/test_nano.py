@@ -52,7 +52,7 @@ def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -
     *_, done = omni.respond(torch.randn(16_000) * 0.1, max_new_tokens=6)
     assert isinstance(done, omnivox.Done)
     assert set(done.reply.token_ids) <= set(range(len(training.tokenizer)))
-    assert all(0 <= unit < training.recipe.units for unit in done.reply.units)
+    assert all(0 <= unit < training.recipe.units.units for unit in done.reply.units)
     assert omni.config.encoder.strides == (2, 2)
     written = training.tokenizer.encode("What is this?", add_special_tokens=False)
     assert omni.tokenizer is not None
