@@ -222,8 +222,8 @@ def evaluate(
 @app.command(no_args_is_help=True)
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help='"nano", the bundled model.')],
-    step: Annotated[str, typer.Argument(metavar="STEP", help="sentences, questions, exams, answers, encoder, units, "
-                                                             "vocoder, language, stage1, stage2 or assemble.")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="sentences, words, questions, exams, answers, language, "
+                                                             "encoder, units, vocoder, stage1, stage2 or assemble.")],
     work: Annotated[Path, typer.Option(help="Folder of the run; what is done in it is kept.")] = Path("build/nano"),
     scale: Annotated[float, typer.Option(min=0.001, help="Shortens data and training, to try the steps out.")] = 1.0,
 ) -> None:

@@ -16,11 +16,10 @@ step words
 step questions
 step exams
 step answers
-step units
-wait "$language"
 step encoder &
 encoder=$!
-step phrasings
+step units
+wait "$language"
 step vocoder
 wait "$encoder"
 step stage1

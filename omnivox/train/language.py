@@ -53,15 +53,23 @@ GLUE = ("what", "which", "what's", "the", "a", "is", "are", "of", "in", "do", "d
 """Small words that carry a phrasing and seldom its meaning."""
 
 
-def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama of the recipe's size with the tokenizer's vocabulary, input and output embeddings tied."""
+def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase, table: Tensor | None = None
+              ) -> LlamaForCausalLM:
+    """A Llama of the recipe's size with the tokenizer's vocabulary, which reads words by the embeddings `table` [V, D].
+
+    These stay as they are: a speech encoder learns to write them too.
+    """
     llama = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=config.width, num_hidden_layers=config.layers,
         num_attention_heads=config.heads, num_key_value_heads=config.heads, intermediate_size=config.ffn,
         max_position_embeddings=1024, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True, initializer_range=0.04,
+        tie_word_embeddings=False, initializer_range=0.04,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return LlamaForCausalLM(llama)
+    llm = LlamaForCausalLM(llama)
+    weight = llm.get_input_embeddings().weight.requires_grad_(False)
+    if table is not None:
+        weight.copy_(table)
+    return llm
 
 
 def encode_dialogue(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -167,15 +175,11 @@ def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequen
 
 
 def train_language(tokenizer: PreTrainedTokenizerBase, sample: Callable[[random.Random, Any], Dialogue], out: Path,
-                   config: LanguageConfig, start: LlamaForCausalLM | None = None) -> LlamaForCausalLM:
-    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`.
-
-    start: an LLM to go on from, whose embeddings stay as they are, for a speech encoder learns them meanwhile.
-    """
+                   config: LanguageConfig, table: Tensor) -> LlamaForCausalLM:
+    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`; `table`: see `build_llm`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    llm = start or build_llm(config, tokenizer)
-    llm.get_input_embeddings().requires_grad_(start is None)
+    llm = build_llm(config, tokenizer, table)
     run = Run(out, {"llm": llm}, config.schedule, config)
     exam = random.Random(f"{config.seed} exam")
     held = {split: [sample(exam, split) for _ in range(config.exam)] for split in ("train", "held")}

@@ -2,7 +2,7 @@
 
     sentences, words, questions, exams    speech of many voices: for the encoder, stages 1 and 2, and to watch progress
     answers                               the answer voice
-    language → encoder, phrasings → units → vocoder → stage1 → stage2 → assemble
+    language, encoder, units → vocoder → stage1 → stage2 → assemble
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from omnivox.model.omni import SpokenLM
 from omnivox.model.speech_decoder import SpeechDecoder
 from omnivox.model.units import merge_repeats
 from omnivox.nano import dialogues, voices
+from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
 from omnivox.sound import atomic
@@ -56,6 +57,16 @@ class NanoTraining:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Words of the whole domain."""
         return build_tokenizer(dialogues.vocabulary())
+
+    @cached_property
+    def sounds(self) -> Tensor:
+        """What the LLM reads for each word: its sound, made once."""
+        path = self.work / "sounds.safetensors"
+        if not path.exists():
+            words = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+            with atomic(path) as temporary:
+                save_file({"table": sound_table([word for word, _ in words], self.recipe.language.width)}, temporary)
+        return load_file(path)["table"]
 
     # -- speech -------------------------------------------------------------------------------------------------------
 
@@ -94,7 +105,7 @@ class NanoTraining:
         held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
         both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment, arg-type]
         train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, self.recipe.adaptor,
-                         self.written_llm(), self.tokenizer, held)
+                         self.sounds, self.tokenizer.get_vocab(), held)
 
     def units(self) -> None:
         """Fit the units to the answer voice, and write down every answer in them."""
@@ -113,17 +124,13 @@ class NanoTraining:
 
     def language(self) -> None:
         """Train the LLM on written dialogues."""
-        train_language(self.tokenizer, dialogues.sample_evenly, self.work / "language", self.recipe.language)
-
-    def phrasings(self) -> None:
-        """Train the LLM further in writing while the encoder learns its embeddings, which stay as they are."""
-        train_language(self.tokenizer, dialogues.sample_evenly, self.work / "phrasings", self.recipe.phrasings,
-                       self.written_llm())
+        train_language(self.tokenizer, dialogues.sample_evenly, self.work / "language", self.recipe.language,
+                       self.sounds)
 
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
         corpus = Corpus(self.work / "questions")
-        recogniser, llm = self.trained_recogniser(), self.written_llm("phrasings").requires_grad_(True)
+        recogniser, llm = self.trained_recogniser(), self.written_llm()
         encoder, adaptor = recogniser.encoder.eval().requires_grad_(False), recogniser.adaptor
         held = {}
         for name in EXAMS:
@@ -161,16 +168,15 @@ class NanoTraining:
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 
-    def written_llm(self, step: str = "language") -> LlamaForCausalLM:
-        """The LLM that learned in writing, as a step left it."""
+    def written_llm(self) -> LlamaForCausalLM:
+        """The LLM that learned in writing."""
         llm = build_llm(self.recipe.language, self.tokenizer)
-        llm.load_state_dict(self._trained(step, "llm"))
+        llm.load_state_dict(self._trained("language", "llm"))
         return llm
 
     def trained_recogniser(self) -> Recogniser:
         """The encoder, and the adaptor as CTC left it."""
-        table = self.written_llm().model.embed_tokens.weight
-        recogniser = Recogniser(self.recipe.encoder, self.recipe.adaptor, table, self.tokenizer.vocab[BLANK])
+        recogniser = Recogniser(self.recipe.encoder, self.recipe.adaptor, self.sounds, self.tokenizer.vocab[BLANK])
         recogniser.load_state_dict(self._trained("encoder", "recogniser"))
         return recogniser
 
@@ -212,7 +218,7 @@ class NanoTraining:
         return path
 
 
-STEPS = ("sentences", "words", "questions", "exams", "answers", "language", "phrasings", "encoder", "units", "vocoder",
+STEPS = ("sentences", "words", "questions", "exams", "answers", "language", "encoder", "units", "vocoder",
          "stage1", "stage2", "assemble")
 
 

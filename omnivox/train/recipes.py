@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from omnivox.model.config import AdaptorConfig, EncoderConfig, MfccConfig, SourceFilterConfig, SpeechDecoderConfig
 from omnivox.train.language import LanguageConfig
@@ -27,7 +27,6 @@ class NanoRecipe:
     vocoder: SourceFilterConfig
     vocoder_training: VocoderRecipe
     language: LanguageConfig
-    phrasings: LanguageConfig  # the same, further
     adaptor: AdaptorConfig
     stage1: Stage1Config
     speech_decoder: SpeechDecoderConfig
@@ -43,18 +42,17 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
 
     width, llm_width = 192, 256
     units = MfccConfig(units=500, frame_samples=320)
-    language = LanguageConfig(Schedule(steps(5000), lr=2e-3, weight_decay=0.05), width=llm_width,
+    language = LanguageConfig(Schedule(steps(8000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
         sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703),
         exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
-                                Schedule(steps(5000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
+                                Schedule(steps(6000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         units=units,
         vocoder=SourceFilterConfig(units=units.units, frame_samples=units.frame_samples, unit_right=(2, 1, 1, 1)),
         vocoder_training=VocoderRecipe(Schedule(steps(6000), lr=1e-3, clip=5.0), speak=64),
         language=language,
-        phrasings=replace(language, schedule=Schedule(steps(2000), lr=1.5e-3, weight_decay=0.05)),
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
         stage1=Stage1Config(Schedule(steps(2800), lr=8e-4, weight_decay=0.05), language, seed=seed),
         speech_decoder=SpeechDecoderConfig(llm_width, width=256, layers=2, heads=4, ffn=704, upsample=24,

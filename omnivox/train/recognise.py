@@ -1,29 +1,30 @@
 """Trains a speech encoder by CTC: on phones below its top (Lee & Watanabe 2021), on words behind the adaptor.
 
-The words' classes are the trained LLM's own embeddings, so that a spoken word arrives where it has the written one.
+The words' classes are the embeddings that the LLM reads, so that a spoken word arrives where the written one lies.
 
 Shapes: B batch, N samples, T mel frames, C mel bins, S encoder frames, P LLM positions, D LLM width, V words.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from omnivox.model.adaptor import Adaptor
 from omnivox.model.config import AdaptorConfig, EncoderConfig
 from omnivox.model.ctc import collapse
 from omnivox.model.encoder import Encoder
 from omnivox.model.mel import compress, mel_filters, power_spectrogram
+from omnivox.nano import dialogues
 from omnivox.nano.rooms import augment, warp_mel_filters
 from omnivox.nano.speak import PHONES
 from omnivox.nano.words import BLANK, UNKNOWN
@@ -52,8 +53,9 @@ class RecogniseConfig:
     warp: float = 0.2  # vocal tract lengths from 1 - warp to 1 + warp ...
     gentle: float = 0.9  # ... reached, with the full strength of rooms and noises, after this share of the steps
     phone_layer: int = 4  # blocks below the phones
-    phone_weight: float = 1.5
-    sharpness: float = 12.0  # of the words' classes, at first
+    phone_weight: tuple[float, float] = (1.5, 0.3)  # at first, and from half-way on, when words are to be learned
+    sharpness: float = 20.0  # of the words' classes, at first
+    others: int = 600  # words that compete with those of a batch
     seed: int = 0
     threads: int = 1
     warps: tuple[float, ...] = field(default=tuple(round(-1 + i / 8, 3) for i in range(17)))
@@ -77,8 +79,12 @@ class Recogniser(nn.Module):
         with torch.no_grad():
             self.adaptor.linear2.bias.copy_(0.8 * table[blank])  # most positions end no word
 
-    def forward(self, mel_BTC: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits over phones [B, S, 41] and words [B, P, V], each followed by its lengths [B]."""
+    def forward(self, mel_BTC: Tensor, length_B: Tensor, classes: Tensor | None = None
+                ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits over phones [B, S, 41] and words [B, P, V], each followed by its lengths [B].
+
+        classes: the words in question [V]; all if None.
+        """
         kept: list[Tensor] = []
         above = self.encoder.blocks[self.phone_layer]
         hook = above.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
@@ -87,8 +93,9 @@ class Recogniser(nn.Module):
         finally:
             hook.remove()
         speech, positions = self.adaptor(top, frames)
-        table: Tensor = self.get_buffer("table")
-        words = self.sharpness * (speech @ table.T - 0.5 * table.square().sum(1))
+        table = self.get_buffer("table")
+        table = table if classes is None else table[classes]
+        words = (self.sharpness * speech) @ table.T - (0.5 * self.sharpness) * table.square().sum(1)
         return self.phones(kept[0]), frames, words, positions
 
 
@@ -151,7 +158,11 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclass
 class Batch:
-    """mel: [B, T, C]; phones, words: the targets [B, ·], padded on the right; each followed by its lengths [B]."""
+    """mel: [B, T, C]; phones, words: the targets [B, ·], padded on the right; each followed by its lengths [B].
+
+    classes: [V] the words that compete, the blank first; `words` are indices into it. weight: log of how many words of
+    the whole vocabulary each stands for, [V].
+    """
 
     mel: Tensor
     length: Tensor
@@ -159,14 +170,18 @@ class Batch:
     phone_count: Tensor
     words: Tensor
     word_count: Tensor
+    classes: Tensor
+    weight: Tensor
 
 
 class Batches:
     """The batch of each step."""
 
     def __init__(self, corpus: Sequence[Spoken], lengths: Sequence[int], config: RecogniseConfig,
-                 words: Mapping[str, int], unknown: int) -> None:
+                 words: Mapping[str, int], unknown: int, blank: int) -> None:
         self.corpus, self.lengths, self.config, self.words, self.unknown = corpus, lengths, config, words, unknown
+        self.blank = blank
+        self.spoken = sorted({unknown, *(words[word] for word in dialogues.question_words())})
         self.mels = MelBatches(config.encoder.n_mels, config.warps, config.warp)
 
     def at(self, step: int) -> Batch:
@@ -180,8 +195,16 @@ class Batches:
             wave = augment(torch.from_numpy(np.asarray(utterance.audio)), generator, strength)
             rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
             phones.append(torch.tensor(phone_ids(utterance)))
-            words.append(torch.tensor(word_ids(utterance, self.words, self.unknown)))
-        return Batch(*pad(rows), *pad(phones), *pad(words))
+            words.append(word_ids(utterance, self.words, self.unknown))
+        own = sorted({word for row in words for word in row})
+        rest = [word for word in self.spoken if word not in set(own)]
+        others = rng.sample(rest, min(len(rest), config.others))
+        classes = [self.blank, *own, *others]
+        place = {word: i for i, word in enumerate(classes)}
+        weight = torch.zeros(len(classes))
+        weight[1 + len(own):] = math.log(len(rest) / max(1, len(others)))
+        targets = [torch.tensor([place[word] for word in row]) for row in words]
+        return Batch(*pad(rows), *pad(phones), *pad(targets), torch.tensor(classes), weight)
 
 
 def phone_ids(utterance: Spoken) -> list[int]:
@@ -222,28 +245,29 @@ def mean_ctc(logits_BTV: Tensor, frames_B: Tensor, target_BU: Tensor, length_B: 
 
 
 def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path, config: RecogniseConfig,
-                     adaptor: AdaptorConfig, llm: Any, tokenizer: PreTrainedTokenizerBase,
+                     adaptor: AdaptorConfig, table: Tensor, words: Mapping[str, int],
                      held: Mapping[str, Sequence[Spoken]] | None = None) -> Recogniser:
     """Train (or resume) in `out`; `lengths`: samples of each utterance; `held` names exams for the error rates.
 
-    llm, tokenizer: the LLM trained in writing, whose words are the classes.
+    table, words: the embeddings [V, D] that the LLM reads, and the row of each word.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    words = tokenizer.get_vocab()
     blank, unknown = words[BLANK], words[UNKNOWN]
-    model = Recogniser(config, adaptor, llm.get_input_embeddings().weight, blank)
+    model = Recogniser(config, adaptor, table, blank)
     run = Run(out, {"recogniser": model}, config.schedule, config)
-    batches = Batches(corpus, lengths, config, words, unknown)
+    batches = Batches(corpus, lengths, config, words, unknown, blank)
     spoken_batches = prepared(run, batches.at)
 
-    def losses(_: int) -> Losses:
+    def losses(step: int) -> Losses:
+        late = min(1.0, 2 * step / config.schedule.steps)
+        phone_weight = config.phone_weight[0] * (1 - late) + config.phone_weight[1] * late
         batch = next(spoken_batches)
         with fast_precision():
-            phones, frames, spoken, positions = model(batch.mel, batch.length)
+            phones, frames, spoken, positions = model(batch.mel, batch.length, batch.classes)
             phone_loss = mean_ctc(phones, frames, batch.phones, batch.phone_count, len(PHONES))
-            word_loss = mean_ctc(spoken, positions, batch.words, batch.word_count, blank)
-        return {"loss": word_loss + config.phone_weight * phone_loss, "words": word_loss, "phones": phone_loss}
+            word_loss = mean_ctc(spoken + batch.weight, positions, batch.words, batch.word_count, 0)
+        return {"loss": word_loss + phone_weight * phone_loss, "words": word_loss, "phones": phone_loss}
 
     def evaluate() -> dict[str, float]:
         model.eval()

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,12 +72,11 @@ def test_rephrasing_touches_small_words_only() -> None:
         assert abs(len(words) - 6) <= 1
 
 
-def test_an_llm_that_goes_on_keeps_its_embeddings(tokenizer: PreTrainedTokenizerFast, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    torch.manual_seed(0)
-    llm = build_llm(PLAIN, tokenizer)
-    before = {name: value.clone() for name, value in llm.state_dict().items()}
-    train_language(tokenizer, lambda rng, split: DIALOGUE, tmp_path / "on", PLAIN, llm)
+def test_the_embeddings_that_the_llm_reads_stay(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    table = torch.randn(len(tokenizer), PLAIN.width)
+    torch.manual_seed(PLAIN.seed)
+    before = {name: value.clone() for name, value in build_llm(PLAIN, tokenizer, table).state_dict().items()}
+    llm = train_language(tokenizer, lambda rng, split: DIALOGUE, tmp_path / "on", PLAIN, table)
     moved = {name for name, value in llm.state_dict().items() if not torch.equal(value, before[name])}
-    assert "model.embed_tokens.weight" not in moved
-    assert "lm_head.weight" not in moved
-    assert "model.layers.0.self_attn.q_proj.weight" in moved
+    assert torch.equal(llm.get_input_embeddings().weight, table)
+    assert {"lm_head.weight", "model.layers.0.self_attn.q_proj.weight"} <= moved

@@ -46,7 +46,7 @@ def training(tmp_path: Path) -> NanoTraining:
 
 def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -> None:
     pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
-    for step in ("language", "phrasings", "encoder", "units", "vocoder", "stage1", "stage2", "assemble"):
+    for step in ("language", "encoder", "units", "vocoder", "stage1", "stage2", "assemble"):
         run_step(training, step)
     omni = omnivox.load(training.work / "assembled")
     *_, done = omni.respond(torch.randn(16_000) * 0.1, max_new_tokens=6)

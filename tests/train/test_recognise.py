@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from omnivox.model.config import AdaptorConfig, EncoderConfig
+from omnivox.nano.dialogues import question_words
 from omnivox.nano.speak import PHONES
 from omnivox.train.loop import Schedule
 from omnivox.train.recognise import Batches, RecogniseConfig, Recogniser, error_rates, word_ids
@@ -68,11 +69,16 @@ def test_a_row_does_not_depend_on_its_padding(recogniser: Recogniser) -> None:
 
 
 def test_a_step_has_one_batch_and_another_step_another(spoken: list[Said]) -> None:
-    batches = Batches(spoken, [9_600] * 8, CONFIG, WORDS, UNKNOWN)
+    words = WORDS | {word: i for i, word in enumerate(question_words(), 6) if word not in WORDS}
+    batches = Batches(spoken, [9_600] * 8, CONFIG, words, UNKNOWN, BLANK)
     first, again, other = batches.at(4), batches.at(4), batches.at(5)
     assert torch.equal(first.mel, again.mel)
     assert first.mel.shape != other.mel.shape or not torch.equal(first.mel, other.mel)
-    assert first.words.tolist() == [[3, 4, 5]] * 3
+    assert first.classes[first.words].tolist() == [[3, 4, 5]] * 3
+    assert first.classes[0] == BLANK
+    assert len(first.classes) == len(set(first.classes.tolist())) == 4 + CONFIG.others
+    assert first.weight[:4].tolist() == [0] * 4
+    assert float(first.weight.exp().sum()) == pytest.approx(len(batches.spoken) + 1)
     assert first.word_count.tolist() == first.phone_count.tolist() == [3, 3, 3]
     assert [PHONES[i] for i in first.phones[0]] == ["t", "uw", "p"]
 
