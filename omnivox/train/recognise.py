@@ -76,6 +76,7 @@ class Recogniser(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(config.sharpness))
         self.phone_layer, self.blank = config.phone_layer, blank
         self.register_buffer("table", table.detach().clone(), persistent=False)
+        self.register_buffer("same", same_rows(table), persistent=False)
         with torch.no_grad():
             self.adaptor.linear2.bias.copy_(0.8 * table[blank])  # most positions end no word
 
@@ -97,6 +98,13 @@ class Recogniser(nn.Module):
         table = table if classes is None else table[classes]
         words = (self.sharpness * speech) @ table.T - (0.5 * self.sharpness) * table.square().sum(1)
         return self.phones(kept[0]), frames, words, positions
+
+
+def same_rows(table: Tensor) -> Tensor:
+    """For each row of [V, D] the first that equals it, [V]: words that sound the same are one class."""
+    kinds = table.unique(dim=0, return_inverse=True)[1].tolist()
+    first: dict[int, int] = {}
+    return torch.tensor([first.setdefault(kind, row) for row, kind in enumerate(kinds)])
 
 
 class MelBatches:
@@ -219,9 +227,9 @@ def word_ids(utterance: Spoken, words: Mapping[str, int], unknown: int) -> list[
 
 def error_rates(model: Recogniser, utterances: Sequence[Spoken], words: Mapping[str, int], unknown: int,
                 batch: int = 16) -> tuple[float, float]:
-    """Edits per phone and per word of the greedy decoding."""
+    """Edits per phone and per word of the greedy decoding; `words`: the class of each word."""
     mels = MelBatches(model.encoder.config.n_mels)
-    edits, total = [0, 0], [0, 0]
+    edits, total, same = [0, 0], [0, 0], model.get_buffer("same")
     with torch.inference_mode():
         for start in range(0, len(utterances), batch):
             part = [utterances[i] for i in range(start, min(len(utterances), start + batch))]
@@ -229,7 +237,7 @@ def error_rates(model: Recogniser, utterances: Sequence[Spoken], words: Mapping[
             phones, frames, spoken, positions = model(mel, length)
             for b, utterance in enumerate(part):
                 heard = (collapse(phones[b, : frames[b]].argmax(-1), len(PHONES)),
-                         collapse(spoken[b, : positions[b]].argmax(-1), model.blank))
+                         collapse(same[spoken[b, : positions[b]].argmax(-1)], model.blank))
                 said = (phone_ids(utterance), word_ids(utterance, words, unknown))
                 for kind in range(2):
                     edits[kind] += edit_distance(heard[kind].tolist(), said[kind])
@@ -255,6 +263,7 @@ def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path
     torch.manual_seed(config.seed)
     blank, unknown = words[BLANK], words[UNKNOWN]
     model = Recogniser(config, adaptor, table, blank)
+    words = {word: int(model.get_buffer("same")[row]) for word, row in words.items()}
     run = Run(out, {"recogniser": model}, config.schedule, config)
     batches = Batches(corpus, lengths, config, words, unknown, blank)
     spoken_batches = prepared(run, batches.at)

@@ -60,7 +60,7 @@ def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -
 
 
 def test_a_step_whose_input_is_missing_names_the_step_to_run(training: NanoTraining) -> None:
-    with pytest.raises(DataError, match="run the step 'language' first"):
+    with pytest.raises(DataError, match="run the step 'encoder' first"):
         run_step(training, "stage1")
 
 
