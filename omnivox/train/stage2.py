@@ -115,7 +115,7 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
     def losses(_: int) -> Losses:
         data, length, target, target_length = next(batches)
         frames = length * decoder.config.upsample
-        with fast_precision():
+        with fast_precision(fused_attention=True):
             logits = decoder(data)
         nll = mean_ctc(logits, frames, target, target_length, decoder.blank)
         valid = torch.arange(logits.shape[1]) < frames[:, None]
