@@ -52,8 +52,8 @@ class Schedule:
 
 @contextmanager
 def fast_precision(fused_attention: bool = False) -> Iterator[None]:
-    """Products in bfloat16 where the CPU has them (up to five times as fast), float32 elsewhere; weights and losses stay
-    in float32. Attention by plain products: torch's fused one is slow backwards over short sequences."""
+    """Products in bfloat16 where the CPU has them (up to five times as fast), float32 elsewhere; weights and losses
+    stay in float32. Attention by plain products: torch's fused one is slow backwards over short sequences."""
     backend = SDPBackend.FLASH_ATTENTION if fused_attention else SDPBackend.MATH
     with sdpa_kernel(backend), torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
         yield
