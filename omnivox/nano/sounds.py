@@ -32,7 +32,7 @@ def sound_table(words: Sequence[str], width: int, seed: int = 0) -> Tensor:
     for i, phones in zip(spoken, pronounce([words[i].lower() for i in spoken]), strict=True):
         angles = torch.stack([angle[place[phone]] + turn * (len(phones) - 1 - k) for k, phone in enumerate(phones)])
         table[i] = torch.cat([angles.cos().sum(0), angles.sin().sum(0)])
-    table = table / table.norm(dim=1, keepdim=True)
+    table /= table.norm(dim=1, keepdim=True)
     if BLANK in words:
         table[words.index(BLANK)] *= 1.4  # heard most often, and unlike any word
     return table

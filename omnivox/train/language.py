@@ -66,7 +66,7 @@ def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase, table:
         tie_word_embeddings=False, initializer_range=0.04,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     llm = LlamaForCausalLM(llama)
-    weight = llm.get_input_embeddings().weight.requires_grad_(False)
+    weight = llm.model.embed_tokens.weight.requires_grad_(False)
     if table is not None:
         weight.copy_(table)
     return llm
