@@ -12,11 +12,11 @@ import re
 import sys
 from bisect import bisect
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
@@ -25,6 +25,7 @@ __all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_e
            "vocabulary", "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
+T = TypeVar("T")
 DECLINED_SHARE = 0.12
 EVENNESS = 0.5  # the power of a topic's weight that `sample_evenly` gives it
 
@@ -55,8 +56,12 @@ def _askers() -> tuple[tuple[Asker, ...], tuple[float, ...]]:
 
 def sample(rng: random.Random, split: Split) -> Dialogue:
     """One question and its answer, as often as its topic's weight says."""
-    askers, cumulative = _askers()
-    return _asked(rng, askers[min(bisect(cumulative, rng.random() * cumulative[-1]), len(askers) - 1)], split)
+    return _asked(rng, _weighted(rng, *_askers()), split)
+
+
+def _weighted(rng: random.Random, items: Sequence[T], cumulative: Sequence[float]) -> T:
+    """One of `items`, as often as its weight says."""
+    return items[min(bisect(cumulative, rng.random() * cumulative[-1]), len(items) - 1)]
 
 
 def _asked(rng: random.Random, asker: Asker, split: Split) -> Dialogue:
@@ -88,21 +93,21 @@ def _even_topics() -> tuple[tuple[str, ...], tuple[float, ...]]:
 
 def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
     """As `sample`, but with topics closer to equal shares, so that speech of the small ones is not too rare."""
-    topics, cumulative = _even_topics()
-    askers, weights = _by_topic()[topics[min(bisect(cumulative, rng.random() * cumulative[-1]), len(topics) - 1)]]
-    return _asked(rng, askers[min(bisect(weights, rng.random() * weights[-1]), len(askers) - 1)], split)
+    return _asked(rng, _weighted(rng, *_by_topic()[_weighted(rng, *_even_topics())]), split)
+
+
+def _texts(relation: Relation, templates: Sequence[phrasing.Template]) -> Iterator[str]:
+    """What questions in `templates` can be made of, lower case: the templates, and what fills their slots."""
+    used = dict.fromkeys(slot for template in templates for slot in re.findall(r"\{(\w+)\}", template.text))
+    yield from (re.sub(r"\{\w+\}", " ", template.text) for template in templates)
+    yield from (row[slot].lower() for row in relation.rows for slot in used)
 
 
 @cache
 def _relation_words() -> dict[int, frozenset[str]]:
     """Every word that a question of each relation may hold, by the relation's id."""
-    found = {}
-    for relation in _relations():
-        texts = [template.text for template in relation.train + relation.held]
-        slots = set(re.findall(r"\{(\w+)\}", " ".join(texts)))
-        texts += [row[slot].lower() for row in relation.rows for slot in slots]
-        found[id(relation)] = frozenset(word for text in texts for word in re.sub(r"\{\w+\}", " ", text).split())
-    return found
+    return {id(relation): frozenset(word for text in _texts(relation, relation.train + relation.held)
+                                    for word in text.split()) for relation in _relations()}
 
 
 def sample_strange(rng: random.Random, small: Container[str]) -> Dialogue:
@@ -111,8 +116,7 @@ def sample_strange(rng: random.Random, small: Container[str]) -> Dialogue:
     small: words that are not exchanged, for a question may survive without them.
     """
     while True:
-        askers, weights = _by_topic()[phrasing.pick(rng, _even_topics()[0])]
-        asker = askers[min(bisect(weights, rng.random() * weights[-1]), len(askers) - 1)]
+        asker = _weighted(rng, *_by_topic()[phrasing.pick(rng, _even_topics()[0])])
         if not isinstance(asker, Relation) or not asker.chatty:
             continue
         said = asker.ask(rng, phrasing.pick(rng, asker.rows), "train").split()
@@ -139,10 +143,7 @@ def _all_answers() -> tuple[str, ...]:
 def _vocabulary() -> tuple[str, ...]:
     found = {token for answer in _all_answers() for token in tokens(answer)}
     for relation in _relations():
-        asked = [template.text for template in relation.train + relation.held]
-        found.update(token for text in asked for token in tokens(re.sub(r"\{\w+\}", " ", text)))
-        used = set(re.findall(r"\{(\w+)\}", " ".join(asked)))
-        found.update(token for row in relation.rows for slot in used for token in tokens(row[slot].lower()))
+        found.update(token for text in _texts(relation, relation.train + relation.held) for token in tokens(text))
     for tables in (phrasing.OPENERS, phrasing.HELD_OPENERS, phrasing.CLOSERS):
         found.update(token for group in tables.values() for text in group for token in tokens(text))
     found.update(token for text in decline.outside().texts() for token in tokens(text))
@@ -152,11 +153,7 @@ def _vocabulary() -> tuple[str, ...]:
 @cache
 def question_words() -> tuple[str, ...]:
     """Every word of two letters or more that the split "train" may ask with, lower case, sorted."""
-    texts = [template.text for relation in _relations() for template in relation.train]
-    found = {token for text in texts for token in tokens(re.sub(r"\{\w+\}", " ", text))}
-    for relation in _relations():
-        used = set(re.findall(r"\{(\w+)\}", " ".join(template.text for template in relation.train)))
-        found.update(token for row in relation.rows for slot in used for token in tokens(row[slot].lower()))
+    found = {token for relation in _relations() for text in _texts(relation, relation.train) for token in tokens(text)}
     for group in (*phrasing.OPENERS.values(), *phrasing.CLOSERS.values()):
         found.update(token for text in group for token in tokens(text))
     found.update(token for text in decline.outside().texts("train") for token in tokens(text))

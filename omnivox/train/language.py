@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from omnivox.nano import dialogues
 from omnivox.nano.dialogues import Dialogue
 from omnivox.nano.topics import decline
-from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN
+from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, PAD, TRANSCRIBE, UNKNOWN
 from omnivox.train.loop import Losses, Run, Schedule, fast_precision, train
 from omnivox.train.recognise import pad
 
@@ -76,13 +76,7 @@ def encode_dialogue(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase) -> t
     """Token ids of a written prompt, and of its right answer (ended by eos)."""
     asked = tokenizer.encode(dialogue.question, add_special_tokens=False)
     said = tokenizer.encode(dialogue.answer, add_special_tokens=False)
-    return [_id(tokenizer, "bos"), *asked, token_id(tokenizer, ANSWER)], [*said, _id(tokenizer, "eos")]
-
-
-def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
-    value = getattr(tokenizer, f"{name}_token_id")
-    assert isinstance(value, int)
-    return value
+    return [token_id(tokenizer, BOS), *asked, token_id(tokenizer, ANSWER)], [*said, token_id(tokenizer, EOS)]
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
@@ -145,7 +139,7 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
     if rng.random() < config.spread:
         ids = spread(ids, token_id(tokenizer, BLANK), rng)
     target = tokenizer.encode(said, add_special_tokens=False)
-    return [_id(tokenizer, "bos"), *ids, token_id(tokenizer, task)], [*target, _id(tokenizer, "eos")]
+    return [token_id(tokenizer, BOS), *ids, token_id(tokenizer, task)], [*target, token_id(tokenizer, EOS)]
 
 
 def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
@@ -155,7 +149,7 @@ def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase,
                       config, rng) for dialogue in drawn]
     ids = [torch.tensor(prompt + target) for prompt, target in pairs]
     labels = [torch.tensor([-100] * len(prompt) + target) for prompt, target in pairs]
-    return pad(ids, _id(tokenizer, "pad"))[0], pad(labels, -100)[0]
+    return pad(ids, token_id(tokenizer, PAD))[0], pad(labels, -100)[0]
 
 
 def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Dialogue],
@@ -166,7 +160,7 @@ def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequen
         for start in range(0, len(asked), batch):
             pairs = [encode_dialogue(d, tokenizer) for d in asked[start : start + batch]]
             longest = max(len(prompt) for prompt, _ in pairs)
-            ids = torch.tensor([[_id(tokenizer, "pad")] * (longest - len(p)) + p for p, _ in pairs])
+            ids = torch.tensor([[token_id(tokenizer, PAD)] * (longest - len(p)) + p for p, _ in pairs])
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p, _ in pairs])
             output = llm.generate(ids, attention_mask=mask, max_new_tokens=48, do_sample=False)
             for row, (_, target) in zip(output[:, longest:].tolist(), pairs, strict=True):

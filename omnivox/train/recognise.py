@@ -204,8 +204,8 @@ class Batches:
             rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
             phones.append(torch.tensor(phone_ids(utterance)))
             words.append(word_ids(utterance, self.words, self.unknown))
-        own = sorted({word for row in words for word in row})
-        rest = [word for word in self.spoken if word not in set(own)]
+        said = {word for row in words for word in row}
+        own, rest = sorted(said), [word for word in self.spoken if word not in said]
         others = rng.sample(rest, min(len(rest), config.others))
         classes = [self.blank, *own, *others]
         place = {word: i for i, word in enumerate(classes)}
