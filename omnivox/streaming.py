@@ -7,7 +7,7 @@ session are one call, `assign_rows`, and a state can be saved and loaded like an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -81,6 +81,27 @@ def assign_rows(state: Any, rows: Tensor, source: Any, source_rows: Tensor | Non
         elif value.shape[0] != 1:
             value = value[: len(rows)]
         target[rows] = value.to(target)
+
+
+def first_rows(state: S, rows: int) -> S:
+    """The first `rows` sessions of a state, as a state of their own that shares its storage."""
+    if isinstance(state, Tensor):
+        return state[:rows]
+    if isinstance(state, tuple | list):
+        return type(state)(first_rows(child, rows) for child in state)  # type: ignore[return-value]
+    assert is_dataclass(state)
+    return type(state)(**{f.name: first_rows(getattr(state, f.name), rows) for f in fields(state)})  # type: ignore[return-value]
+
+
+def join_rows(states: Sequence[S]) -> S:
+    """A state whose rows are those of `states`, one behind the other; a copy."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(states)  # type: ignore[return-value, arg-type]
+    if isinstance(first, tuple | list):
+        return type(first)(join_rows(parts) for parts in zip(*states, strict=True))  # type: ignore[return-value, arg-type, call-arg]
+    assert is_dataclass(first)
+    return type(first)(**{f.name: join_rows([getattr(state, f.name) for state in states]) for f in fields(first)})  # type: ignore[return-value]
 
 
 def snapshot(state: Any) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ SYSTEM = ("You are a helpful language and speech assistant. You are able to unde
           "user provides, and assist the user with a variety of tasks using natural language.")
 BEFORE = (f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
           "<|start_header_id|>user<|end_header_id|>\n\n")
+AGAIN = "<|start_header_id|>user<|end_header_id|>\n\n"
 AFTER = ("\nPlease directly answer the questions in the user's speech.<|eot_id|>"
          "<|start_header_id|>assistant<|end_header_id|>\n\n")
 
@@ -66,7 +67,7 @@ def load_llama_omni(folder: Path, whisper: Path | None = None
     llama = _llama_config(values, folder)
     width = rest.required("adaptor.linear1.weight").shape[0]  # fixed in the published code, no key says it
     config = omni_config(values, llama, encoder_config, width, folder)
-    return config, llama, Prompt(BEFORE, AFTER, _end_ids(folder, values)), rest, encoder
+    return config, llama, Prompt(BEFORE, AFTER, _end_ids(folder, values), again=AGAIN, system=SYSTEM), rest, encoder
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -17,25 +17,42 @@ Piece = str | tuple[int, ...]
 @dataclass(frozen=True)
 class Prompt(Config):
     """before, after: what surrounds the speech. transcribe: what stands in the place of `after` to ask for the words of
-    the question, for models trained so. end_ids: tokens that end a reply."""
+    the question, for models trained so. end_ids: tokens that end a reply.
+
+    again: what stands in the place of `before` from a conversation's second turn on; None: a model that knows no earlier
+    turns and hears each question alone. system: the part of `before`, a text, whose place a conversation's own
+    instructions take; None: a model that takes no instructions."""
 
     before: Piece = ()
     after: Piece = ()
     end_ids: tuple[int, ...] = ()
     transcribe: Piece | None = None
+    again: Piece | None = None
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.system is not None and (not isinstance(self.before, str) or self.system not in self.before):
+            raise CheckpointError(f"prompt.system: found {self.system[:40]!r}; expected a part of prompt.before")
+
+    def instructed(self, instructions: str | None) -> Piece:
+        """`before` with these instructions in the place of the checkpoint's own, where it takes any."""
+        if instructions is None or self.system is None or not isinstance(self.before, str):
+            return self.before
+        return self.before.replace(self.system, instructions, 1)
 
     def ids(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[int]:
         """Token ids with SPEECH where the question goes. Raises CheckpointError: text, and no tokenizer to read it."""
-        return [*_ids(self.before, tokenizer), SPEECH, *_ids(self.after, tokenizer)]
+        return [*piece_ids(self.before, tokenizer), SPEECH, *piece_ids(self.after, tokenizer)]
 
     def transcribe_ids(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[int] | None:
         """The same, asking for the words of the question; None for a model that was not trained to give them."""
         if self.transcribe is None:
             return None
-        return [*_ids(self.before, tokenizer), SPEECH, *_ids(self.transcribe, tokenizer)]
+        return [*piece_ids(self.before, tokenizer), SPEECH, *piece_ids(self.transcribe, tokenizer)]
 
 
-def _ids(piece: Piece, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
+def piece_ids(piece: Piece, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
+    """Token ids of a part of a prompt."""
     if not isinstance(piece, str):
         return list(piece)
     if tokenizer is None:

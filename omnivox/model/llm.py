@@ -29,6 +29,16 @@ class LLMState:
     position: Tensor
 
 
+def copy_positions(source: LLMState, source_row: int, target: LLMState, target_row: int, start: int, end: int) -> None:
+    """Positions start to end of a session go into another state's row, which then stands at `end`.
+
+    Rows may have room for different numbers of positions; there must be room for `end`.
+    """
+    for ours, theirs in zip((*target.keys, *target.values), (*source.keys, *source.values), strict=True):
+        ours[target_row, :, start:end] = theirs[source_row, :, start:end]
+    target.position[target_row] = end
+
+
 class SlotCache(Cache):
     """The cache of one step: writes each row's new keys and values into its own slots of an `LLMState`, in place.
 

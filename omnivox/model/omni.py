@@ -105,6 +105,11 @@ class SpokenLM(nn.Module):
         own = self.config.encoder.positions * self.config.encoder.stride * HOP_LENGTH
         return min(own, CHUNK_SAMPLES) if self.config.mel.pad_to_chunk else own
 
+    def speech_positions(self, samples: int) -> int:
+        """How many positions of the LLM a question of so many samples takes, at most (its last frames may be dropped)."""
+        frames = torch.tensor(-(-samples // HOP_LENGTH))
+        return max(1, int(self.encoder.output_length(frames)) // self.config.adaptor.k)
+
     def log_mel(self, wave: Tensor) -> Tensor:
         """Log-mel [B, T, C] of waveforms [B, N], padded or cut to 30 s first where the checkpoint wants it."""
         wave = pad_or_cut(wave) if self.config.mel.pad_to_chunk else wave

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from omnivox.model.config import DurationConfig, SourceFilterConfig
@@ -26,6 +25,11 @@ from omnivox.rates import exact_div
 HIGHEST_HARMONIC = 0.475  # of the sample rate: the last harmonic stays clear of folding
 NOISE_HOPS = 200  # the noise repeats after so many hops (2 s)
 PITCH_RANGE = 1.25  # natural logarithms that pitch may leave its middle by
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer in the precision of its input."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 
 
 class Block(nn.Module):
@@ -46,10 +50,12 @@ class Block(nn.Module):
         """`valid` masks the input: what lies outside the stream is zero, wherever the window ends."""
         x_BTC = x_BTC * valid_BT[..., None]
         columns = x_BTC.shape[1] - self.left - self.right
-        y = self.bias.expand(x_BTC.shape[0], columns, -1)
-        for offset, tap in enumerate(self.depthwise):  # a depthwise convolution, faster so than by torch's
+        y = self.bias.to(x_BTC.dtype).expand(x_BTC.shape[0], columns, -1)
+        for offset, tap in enumerate(self.depthwise.to(x_BTC.dtype)):  # a depthwise convolution, faster so than by torch's
             y = torch.addcmul(y, x_BTC[:, offset : offset + columns], tap)
-        change: Tensor = self.scale * self.down(F.gelu(self.up(self.norm(y))))
+        norm = self.norm
+        y = F.layer_norm(y, norm.normalized_shape, norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps)
+        change = self.scale.to(y.dtype) * linear(self.down, F.gelu(linear(self.up, y)))
         return x_BTC[:, self.left : x_BTC.shape[1] - self.right] + change
 
 
@@ -70,7 +76,10 @@ class Stack(nn.Module):
 
 
 class PitchBranch(nn.Module):
-    """Units [B, F] → pitch and voicing, `hops` of each a frame: [B, F − left − right, hops, 2]."""
+    """Units [B, F] → pitch and voicing, `hops` of each a frame: [B, F − left − right, hops, 2].
+
+    In double precision: rounding here would add up in the phase of a long stream.
+    """
 
     def __init__(self, config: SourceFilterConfig, hops: int) -> None:
         super().__init__()
@@ -79,9 +88,9 @@ class PitchBranch(nn.Module):
         self.stack = Stack(config.pitch_width, config.kernel, config.unit_right, expansion=3)
         self.head = nn.Linear(config.pitch_width, 2 * hops)
 
-    def forward(self, units_BF: Tensor, valid_BF: Tensor) -> Tensor:
-        weight = self.embedding.weight
-        return self.head(self.stack(weight[units_BF], valid_BF)).unflatten(-1, (self.hops, 2))  # type: ignore[no-any-return]
+    def forward(self, units_BF: Tensor, valid_BF: Tensor, precision: torch.dtype) -> Tensor:
+        x_BFC = self.stack(self.embedding(units_BF).to(precision), valid_BF)
+        return linear(self.head, x_BFC).unflatten(-1, (self.hops, 2))
 
 
 @dataclass
@@ -143,15 +152,11 @@ class SourceFilter(Vocoder):
         return spectra
 
     def pitch(self, window: Window) -> Pitch:
-        """Pitch of the hops from `pulse_hops` + 1 before those to speak to `pulse_hops` behind them.
-
-        In double precision: rounding here would add up in the phase of a long stream.
-        """
+        """Pitch of the hops from `pulse_hops` + 1 before those to speak to `pulse_hops` behind them."""
         branch, lead, tail = self.pitch_branch, self.pulse_hops + 1, self.pulse_hops
         before, after = -(-lead // self.hops), -(-tail // self.hops)
         window = window.fit(before + branch.stack.left, after + branch.stack.right)
-        weights = {name: weight.to(self.phase_dtype) for name, weight in branch.named_parameters()}
-        out = functional_call(branch, weights, (window.units, window.valid)).flatten(1, 2)
+        out = branch(window.units, window.valid, self.phase_dtype).flatten(1, 2)
         keep = slice(before * self.hops - lead, (before + window.speak) * self.hops + tail)
         frames = slice(branch.stack.left, window.units.shape[1] - branch.stack.right)
         valid = window.valid[:, frames].repeat_interleave(self.hops, 1)[:, keep]

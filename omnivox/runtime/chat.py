@@ -1,8 +1,7 @@
 """Talking through a microphone and a speaker: listen until the speaker pauses, answer, listen again.
 
 Half duplex: what the microphone hears while the answer plays is dropped, so an open loudspeaker cannot make the model
-answer itself. Turns come from Silero's voice activity detector (https://github.com/snakers4/silero-vad, MIT), which
-judges blocks of 32 ms; the defaults of `TurnSettings` are those of OpenAI's `server_vad`.
+answer itself. Turns come from `turns.Ears`.
 
 Shapes: n samples; a block is [BLOCK] float32 samples in -1..1 at 16 kHz.
 """
@@ -11,9 +10,9 @@ from __future__ import annotations
 
 import queue
 import threading
-import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -27,12 +26,10 @@ from torch import Tensor
 from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Audio, Done, Text
+from omnivox.runtime.turns import BLOCK, Detector, Ears, Ended, TurnSettings
 
 if TYPE_CHECKING:
     from omnivox.runtime.respond import Omni
-
-BLOCK = 512  # samples that the detector judges at once, 32 ms
-HYSTERESIS = 0.15  # speech ends below threshold - HYSTERESIS, as in Silero's own iterator
 
 
 class AudioDevice(Protocol):
@@ -48,33 +45,6 @@ class AudioDevice(Protocol):
         """Wait until everything queued has been heard, then forget what the microphone heard meanwhile."""
 
 
-class Detector(Protocol):
-    """A voice activity detector with memory."""
-
-    def __call__(self, block: Tensor) -> float:
-        """Probability that this block, which follows the last one, holds speech."""
-
-    def reset(self) -> None:
-        """Forget every block heard so far."""
-
-
-@dataclass(frozen=True)
-class TurnSettings:
-    """When a turn begins and ends."""
-
-    threshold: float = 0.5  # probability above which a block is speech
-    prefix_ms: float = 300.0  # kept before the first block of speech
-    silence_ms: float = 500.0  # of silence that ends a turn
-    min_speech_ms: float = 160.0  # less speech than this is a click or a cough
-    max_seconds: float = 30.0  # a longer turn is answered as far as it got
-
-    def __post_init__(self) -> None:
-        if not HYSTERESIS < self.threshold < 1:
-            raise ConfigError(f"threshold: found {self.threshold}; expected more than {HYSTERESIS} and less than 1")
-        if self.silence_ms < blocks_ms(1):
-            raise ConfigError(f"silence_ms: found {self.silence_ms}; expected a block or more, {blocks_ms(1):.0f} ms")
-
-
 @dataclass(frozen=True)
 class Heard:
     """A question has ended; its answer follows."""
@@ -82,39 +52,12 @@ class Heard:
     samples: Tensor  # [n] at 16 kHz
 
 
-def blocks_ms(blocks: int) -> float:
-    """How long `blocks` blocks last, in milliseconds."""
-    return blocks * BLOCK * 1000 / SAMPLE_RATE
-
-
 def questions(device: AudioDevice, detector: Detector, settings: TurnSettings | None = None) -> Iterator[Tensor]:
     """Each turn that the microphone hears: samples [n], from `prefix_ms` before the speech to the pause after it."""
-    settings = settings or TurnSettings()
-    before: deque[Tensor] = deque(maxlen=max(1, round(settings.prefix_ms / blocks_ms(1))))
-    turn: list[Tensor] = []
-    speech = silence = 0  # blocks of this turn
+    ears = Ears(detector, settings)
     while (block := device.record()) is not None:
-        probability = detector(block)
-        if not turn and probability < settings.threshold:
-            before.append(block)
-            continue
-        if not turn:
-            turn, speech, silence = list(before), 0, 0
-            before.clear()
-        turn.append(block)
-        if probability >= settings.threshold:
-            speech, silence = speech + 1, 0
-        elif probability < settings.threshold - HYSTERESIS:
-            silence += 1
-        if blocks_ms(silence) >= settings.silence_ms or blocks_ms(len(turn)) >= 1000 * settings.max_seconds:
-            if blocks_ms(speech) >= settings.min_speech_ms:
-                yield torch.cat(turn)
-                detector.reset()
-            else:
-                before.extend(turn)
-            turn = []
-    if turn and blocks_ms(speech) >= settings.min_speech_ms:
-        yield torch.cat(turn)
+        yield from (turn.samples for turn in ears.hear(block) if isinstance(turn, Ended))
+    yield from (turn.samples for turn in ears.finish() if isinstance(turn, Ended))
 
 
 def converse(omni: Omni, device: AudioDevice, detector: Detector, settings: TurnSettings | None = None,
@@ -127,29 +70,6 @@ def converse(omni: Omni, device: AudioDevice, detector: Detector, settings: Turn
                 device.play(event.samples, omni.sample_rate)
             yield event
         device.drain()
-
-
-class Silero:
-    """Silero's detector for 16 kHz. Raises ConfigError where the package is missing."""
-
-    def __init__(self) -> None:
-        threads = torch.get_num_threads()
-        try:
-            with warnings.catch_warnings():  # it loads TorchScript, which newer torch deprecates
-                warnings.simplefilter("ignore")
-                from silero_vad import load_silero_vad
-                self._model = load_silero_vad()
-        except ImportError as error:
-            raise _missing("silero-vad", error) from error
-        finally:
-            torch.set_num_threads(threads)  # importing the package sets it to one
-
-    @torch.inference_mode()
-    def __call__(self, block: Tensor) -> float:
-        return float(self._model(block, SAMPLE_RATE))
-
-    def reset(self) -> None:
-        self._model.reset_states()
 
 
 class SoundDevice:
@@ -204,8 +124,16 @@ class SoundDevice:
     def drain(self) -> None:
         while not self._quiet.wait(0.1):  # in slices, so that Ctrl-C is seen
             pass
-        while not self._recorded.empty():
-            self._recorded.get_nowait()
+        with suppress(queue.Empty):  # another thread may be recording
+            while True:
+                self._recorded.get_nowait()
+
+    def stop(self) -> float:
+        """Drop what is queued for the speaker; returns how many seconds of it nobody will hear."""
+        with self._lock:
+            dropped = sum(map(len, self._queued))
+            self._queued.clear()
+        return dropped / SAMPLE_RATE
 
     def _hear(self, data: NDArray[np.float32], frames: int, time: object, status: object) -> None:
         self._recorded.put(torch.from_numpy(data[:, 0].copy()))

@@ -45,7 +45,9 @@ class Reply:
     """A whole reply.
 
     token_ids: as the LLM gave them, with the end token if it came to that. units: the speech decoder's, without
-    repeats and blanks. audio: float32 samples [n] at `sample_rate` Hz.
+    repeats and blanks. audio: float32 samples [n] at `sample_rate` Hz. token_ends: where each token's sound ends, in
+    samples, for a reply that was spoken by the engine. cancelled: it was stopped before its end. cut: it became
+    as long as it may be.
     """
 
     text: str
@@ -54,6 +56,9 @@ class Reply:
     audio: Tensor
     sample_rate: int
     timings: Timings = field(default_factory=Timings)
+    token_ends: tuple[int, ...] = ()
+    cancelled: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,17 @@ class Done:
     """The last event of every reply."""
 
     reply: Reply
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last event of a reply that the model could not make."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A held reply is ready to be heard. certainty: the mean probability (geometric) of its tokens so far."""
+
+    certainty: float

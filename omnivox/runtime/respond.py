@@ -106,6 +106,11 @@ class Omni:
         save_pretrained(Loaded(self.model, self.tokenizer, self._vocoder, self.prompt), folder)
 
     @property
+    def can_speak(self) -> bool:
+        """Whether there is a vocoder."""
+        return self._vocoder is not None
+
+    @property
     def vocoder(self) -> Vocoder:
         """Raises CheckpointError if the checkpoint came without one."""
         if self._vocoder is None:

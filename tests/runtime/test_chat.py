@@ -14,8 +14,9 @@ from torch import Tensor
 
 from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
-from omnivox.runtime.chat import BLOCK, Heard, Silero, SoundDevice, TurnSettings, blocks_ms, converse, questions
+from omnivox.runtime.chat import Heard, SoundDevice, converse, questions
 from omnivox.runtime.events import Audio, Done, Reply, Text
+from omnivox.runtime.turns import BLOCK, Silero, TurnSettings, blocks_ms
 from omnivox.sound import read_audio
 
 

@@ -1,0 +1,118 @@
+"""A Realtime server's response, as it arrives, into the events of a reply."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnivox.errors import OmnivoxError
+from omnivox.model.resample import Resampler
+from omnivox.runtime.clock import Clock
+from omnivox.runtime.events import Audio, Done, Reply, Text, Timings
+from omnivox.streaming import Chunk
+
+WIRE_RATE = 24_000  # samples per second of the protocol's audio/pcm
+
+
+class Resampling:
+    """One stream of samples [n] from one rate to another, a few milliseconds late until `flush`."""
+
+    def __init__(self, source: int, target: int) -> None:
+        self._resampler = Resampler(source, target)
+        self._plain = source == target
+        self._state = self._resampler.initial_state(1)
+
+    @torch.inference_mode()
+    def push(self, samples: Tensor) -> NDArray[np.float32]:
+        """The samples that are settled by now."""
+        if self._plain or not len(samples):
+            return samples.numpy()
+        return self._array(self._resampler.step(Chunk.full(samples[None]), self._state)[0])
+
+    @torch.inference_mode()
+    def flush(self) -> NDArray[np.float32]:
+        """The last samples; then the next stream may begin."""
+        if self._plain or not int(self._state.seen):
+            return np.zeros(0, np.float32)
+        rest = self._array(self._resampler.flush(self._state)[0])
+        self._state = self._resampler.initial_state(1)
+        return rest
+
+    @staticmethod
+    def _array(chunk: Chunk) -> NDArray[np.float32]:
+        data: NDArray[np.float32] = chunk.data[0, :int(chunk.length[0])].numpy()
+        return data
+
+
+def to_pcm(samples: NDArray[np.float32]) -> bytes:
+    """Samples [n] in -1..1, clipped, as 16-bit little-endian."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+class Answer:
+    """One response of the server, from its first event to `response.done`.
+
+    id: the response's, once known. item_id: of the message that is being said. done: whether it has ended. clock:
+    seconds since it was asked for; it stands still while the caller is away.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.id: str | None = None
+        self.item_id: str | None = None
+        self.done = False
+        self.clock = Clock()
+        self._rate = sample_rate
+        self._from_wire = Resampling(WIRE_RATE, sample_rate)
+        self._odd = b""  # the first half of a sample whose second half has not come
+        self._received = 0  # samples at WIRE_RATE
+        self._text, self._sound, self._timings = "", list[Tensor](), Timings()
+
+    @property
+    def heard_ms(self) -> int:
+        """Whole milliseconds of sound received."""
+        return self._received * 1000 // WIRE_RATE
+
+    def take(self, event: Mapping[str, Any]) -> Iterator[Text | Audio | Done]:
+        """What an event of this response adds. Raises OmnivoxError if the server failed to make it."""
+        match event["type"]:
+            case "response.output_audio_transcript.delta" | "response.output_text.delta":
+                self._timings.first_token = self._timings.first_token or self.clock.now()
+                self._text += event["delta"]
+                yield Text(event["delta"])
+            case "response.output_audio.delta":
+                self.item_id = event["item_id"]
+                yield from self._hear(self._from_wire.push(self._samples(event["delta"])))
+            case "response.done":
+                self.done = True
+                yield from self._hear(self._from_wire.flush())
+                yield self._finish(event["response"])
+
+    def _samples(self, delta: str) -> Tensor:
+        data = self._odd + base64.b64decode(delta)
+        whole = len(data) // 2 * 2
+        self._odd = data[whole:]
+        self._received += whole // 2
+        return torch.from_numpy(np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768)
+
+    def _hear(self, samples: NDArray[np.float32]) -> Iterator[Audio]:
+        if len(samples):
+            self._timings.first_audio = self._timings.first_audio or self.clock.now()
+            self._sound.append(torch.from_numpy(samples))
+            yield Audio(self._sound[-1])
+
+    def _finish(self, response: Mapping[str, Any]) -> Done:
+        status = response.get("status")
+        if status == "failed":
+            error = (response.get("status_details") or {}).get("error") or {}
+            raise OmnivoxError(f"the server could not answer: {error.get('message') or 'it does not say why'}")
+        audio, timings = torch.cat([torch.empty(0), *self._sound]), self._timings
+        timings.total = self.clock.now()
+        timings.audio_seconds = len(audio) / self._rate
+        timings.real_time_factor = timings.total / timings.audio_seconds if len(audio) else 0.0
+        return Done(Reply(self._text, [], [], audio, self._rate, timings, cancelled=status == "cancelled"))

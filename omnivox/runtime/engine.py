@@ -1,0 +1,318 @@
+"""Many conversations on one model: replies share every step, each as if it were alone.
+
+A thread of its own turns round and round: orders (new replies, cancellations), then a little of one prompt that waits to
+be read, then one tick of all replies that are being made. So a newcomer delays the others by a piece of a prompt at most.
+
+    reply() ─► queue ─► reading (encode, then the prompt piece by piece) ─► a slot: a token a tick ─► Done
+               bounded: Busy           one at a time                         `Slots`, `Speaking`
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from omnivox.errors import ConfigError, OmnivoxError
+from omnivox.runtime.conversation import Conversation
+from omnivox.runtime.events import Audio
+from omnivox.runtime.history import Segment, Speech
+from omnivox.runtime.job import Emit, Job
+from omnivox.runtime.respond import Omni, ReplySettings
+from omnivox.runtime.slots import Slots
+from omnivox.runtime.speaking import Speaking
+
+log = logging.getLogger(__name__)
+RECENT_TICKS = 1000
+
+
+class Busy(OmnivoxError):
+    """Every slot is taken and the queue is full."""
+
+
+class Draining(OmnivoxError):
+    """The engine is shutting down and takes no more replies."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """slots: replies that are made at once; queue: replies that may wait for one; context: positions of the LLM that a
+    prompt and its reply may take; reply_tokens: the longest reply; piece: positions of a prompt read between two ticks."""
+
+    slots: int = 8
+    queue: int = 32
+    context: int = 2048
+    reply_tokens: int = 256
+    piece: int = 128
+
+    def __post_init__(self) -> None:
+        for name, least in (("slots", 1), ("queue", 0), ("context", 16), ("reply_tokens", 1), ("piece", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"{name}: found {value}; expected {least} or more")
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Slots, those taken, replies that wait for one, ticks so far, and seconds of each tick since the last call."""
+
+    slots: int
+    busy: int
+    queued: int
+    ticks: int
+    tick_seconds: list[float]
+
+
+class Engine:
+    """Makes replies for many callers at once. Start it, or use it as a context manager."""
+
+    def __init__(self, omni: Omni, settings: EngineSettings | None = None) -> None:
+        self.omni, settings = omni, settings or EngineSettings()
+        most = getattr(omni.llm.config, "max_position_embeddings", settings.context)
+        self.context = min(settings.context, most)
+        self.settings = settings
+        with torch.inference_mode():
+            self._slots = Slots(omni, settings.slots, self.context, min(settings.reply_tokens, self.context))
+        self._speaking = Speaking(omni.vocoder) if omni.can_speak else None
+        self._lock = threading.Condition()
+        self._orders: deque[Callable[[], None]] = deque()
+        self._queue: deque[Job] = deque()
+        self._reading: Job | None = None
+        self._rows: list[Job] = []
+        self._ticks, self._tick_seconds = 0, deque[float](maxlen=RECENT_TICKS)
+        self._draining = self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="omnivox-engine", daemon=True)
+
+    # -- for callers, from any thread ---------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the engine's thread."""
+        self._thread.start()
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether replies are being made."""
+        return self._thread.is_alive() and not self._draining
+
+    def conversation(self) -> Conversation:
+        """A new conversation's memory; it is freed when nobody holds it."""
+        return Conversation(self.omni)
+
+    def reply(self, prompt: Sequence[Segment], emit: Emit, settings: ReplySettings | None = None, *,
+              conversation: Conversation | None = None, held: bool = False) -> Job:
+        """Begin a reply. `emit` is called in the engine's thread with Text and Audio, then with one Done or Failed.
+
+        held: make it as far as its first sound and say nothing of it until `release`: for an answer to a question that
+        may not have ended. Raises Busy, Draining.
+        """
+        job = Job(self, tuple(prompt), emit, settings or ReplySettings(), conversation or self.conversation(), held)
+        with self._lock:
+            if self._draining:
+                raise Draining("engine: is shutting down; try another server")
+            free = self.settings.slots - len(self._rows) - (self._reading is not None)
+            if len(self._queue) >= self.settings.queue + max(0, free):
+                raise Busy(f"engine: all {self.settings.slots} slots are taken and {len(self._queue)} replies wait; "
+                           "try again in a moment")
+            self._queue.append(job)
+            self._lock.notify()
+        return job
+
+    def order(self, action: Callable[[], None]) -> None:
+        """Have something done in the engine's thread, before the next tick."""
+        with self._lock:
+            self._orders.append(action)
+            self._lock.notify()
+
+    def stats(self) -> EngineStats:
+        """What the engine is doing."""
+        with self._lock:
+            seconds = [self._tick_seconds.popleft() for _ in range(len(self._tick_seconds))]
+            busy = len(self._rows) + (self._reading is not None)
+            return EngineStats(self.settings.slots, busy, len(self._queue), self._ticks, seconds)
+
+    def close(self, drain: float = 0.0) -> None:
+        """Take no more replies, give those in the making `drain` seconds to end, then stop."""
+        with self._lock:
+            self._draining = True
+            self._lock.notify()
+        end = time.monotonic() + drain
+        while self._thread.is_alive() and time.monotonic() < end and self._busy():
+            time.sleep(0.01)
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _busy(self) -> bool:
+        with self._lock:
+            return bool(self._queue or self._reading or self._rows)
+
+    # -- the engine's thread ------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while self._wait():
+            while self._orders:
+                self._orders.popleft()()
+            self._next()
+            if self._reading is not None:
+                self._guarded(self._read_on, [self._reading])
+            if any(job.live for job in self._rows):
+                self._guarded(self._tick, list(self._rows))
+        for job in [*self._rows, *self._queue, *([self._reading] if self._reading else [])]:
+            self._end(job, cancelled=True)
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False when it is time to stop."""
+        with self._lock:
+            while not (self._stopping or self._orders or self._reading or self._startable()
+                       or any(job.live for job in self._rows)):
+                self._lock.wait()
+            return not self._stopping
+
+    def _startable(self) -> Job | None:
+        """The first in the queue whose conversation is not busy, if there is a slot for it."""
+        if self._reading is not None or len(self._rows) >= self.settings.slots:
+            return None
+        busy = {id(job.conversation) for job in self._rows}
+        return next((job for job in self._queue if id(job.conversation) not in busy), None)
+
+    def _next(self) -> None:
+        with self._lock:
+            if job := self._startable():
+                self._queue.remove(job)
+                self._reading = job
+
+    def _guarded(self, action: Callable[[], None], jobs: Sequence[Job]) -> None:
+        """An error of the model ends the replies that it struck, and nothing else."""
+        try:
+            action()
+        except Exception as error:
+            log.exception("engine: a reply failed")
+            for job in jobs:
+                if not job.ended:
+                    self._end(job, error=error)
+
+    def _read_on(self) -> None:
+        """One piece of the prompt that is being read: an encoding, or some positions."""
+        job = self._reading
+        assert job is not None
+        speech = next((p for p in job.prompt if isinstance(p, Speech) and p.positions is None), None)
+        if speech is not None:
+            self._encode(job, speech)
+            return
+        if job.embeds is None:
+            job.embeds = job.conversation.rewind(job.prompt)
+            room = self.context - job.conversation.positions - job.embeds.shape[1]
+            job.limit = min(job.settings.max_new_tokens, self._slots.tokens, room)
+            if room < 1:
+                raise ConfigError(f"prompt: takes {self.context - room} positions; this engine has {self.context}")
+        began = time.perf_counter()
+        piece, job.embeds = job.embeds[:, : self.settings.piece], job.embeds[:, self.settings.piece:]
+        hidden = job.conversation.prefill(piece)
+        job.timings.prefill += time.perf_counter() - began
+        if not job.embeds.shape[1]:
+            self._admit(job, hidden)
+
+    def _encode(self, job: Job, speech: Speech) -> None:
+        model, began = self.omni.model, time.perf_counter()
+        mel = model.log_mel(speech.samples[None])
+        job.timings.mel += time.perf_counter() - began
+        speech.positions = model.encode(mel).row(0).clone()
+        job.timings.encode += time.perf_counter() - began - job.timings.mel
+
+    def _admit(self, job: Job, hidden: Tensor) -> None:
+        state = job.conversation.state
+        assert state is not None
+        settings = job.settings
+        speak = settings.speak and self._speaking is not None
+        if speak and self._speaking is not None:
+            job.mouth = self._speaking.mouth(settings.chunk_units, settings.lookahead)
+        job.start = job.conversation.positions
+        self._slots.admit(len(self._rows), state, job.start, hidden, settings.sampling, speak)
+        with self._lock:
+            self._rows.append(job)
+            self._reading = None
+
+    def _tick(self) -> None:
+        began = time.perf_counter()
+        greedy = all(job.settings.sampling.temperature == 0 for job in self._rows)
+        ticked = self._slots.tick(len(self._rows), greedy)
+        jobs = [(row, job) for row, job in enumerate(self._rows) if job.live]
+        for row, job in jobs:
+            job.hear(ticked.tokens[row], ticked.chances[row], ticked.units[row])
+        due = [job for _, job in jobs if job.mouth is not None and (job.complete or job.mouth.due)]
+        if due and self._speaking is not None:
+            spoken = self._speaking.speak([(job.mouth, job.complete) for job in due if job.mouth is not None])
+            for job, samples in zip(due, spoken, strict=True):
+                if len(samples):
+                    job.say(Audio(samples.clone()))
+        for row, job in jobs:
+            if job.held and (job.complete or job.ready):
+                self._stand(row, job)
+        for _, job in jobs:
+            if job.complete:
+                self._end(job)
+        self._ticks += 1
+        with self._lock:
+            self._tick_seconds.append(time.perf_counter() - began)
+
+    def _stand(self, row: int, job: Job) -> None:
+        """A held reply whose first sound is ready waits."""
+        job.announce()
+        job.live = False
+        self._slots.set_live(row, live=False)
+
+    def release(self, job: Job) -> None:
+        """In the engine's thread: a held reply may be heard, and goes on."""
+        if not job.held:
+            return
+        job.let_go()
+        if job in self._rows and not job.live:
+            job.live = True
+            self._slots.set_live(self._rows.index(job), live=True)
+
+    def cancel(self, job: Job) -> None:
+        """In the engine's thread: a reply stops where it is."""
+        if not job.ended:
+            self._end(job, cancelled=True)
+
+    def _end(self, job: Job, cancelled: bool = False, error: Exception | None = None) -> None:
+        """A reply leaves its slot, or the queue; its last event follows."""
+        with self._lock:
+            if job in self._queue:
+                self._queue.remove(job)
+            if self._reading is job:
+                self._reading = None
+        if job in self._rows:
+            self._leave(job, keep=error is None)
+        ends = () if job.mouth is None or self._speaking is None else self._speaking.token_ends(job.mouth)
+        job.finish(ends, cancelled, error)
+
+    def _leave(self, job: Job, keep: bool) -> None:
+        row, last = self._rows.index(job), len(self._rows) - 1
+        if keep:
+            end = int(self._slots.state.llm.position[row])
+            self._slots.give_back(row, job.conversation.make_room(end), job.start, end)
+            job.conversation.answered(job.token_ids, end)
+        with self._lock:
+            self._rows[row] = self._rows[last]
+            self._rows.pop()
+        if row != last:
+            self._slots.move(last, row)

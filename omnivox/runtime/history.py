@@ -1,0 +1,198 @@
+"""What has been said in one conversation, as the LLM will read it.
+
+    items ─► prompt: pieces of token ids and of speech, in order
+             ├── a model of many turns:   before question after answer end, again question after answer end, ...
+             └── a model of single turns: before question after
+
+Lives in the thread of whoever holds the conversation; what it gives to the engine is a snapshot.
+Shapes: n samples, P positions, D LLM width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from omnivox.checkpoint.prompt import piece_ids
+from omnivox.errors import AudioError, CheckpointError, ConfigError
+from omnivox.rates import SAMPLE_RATE
+from omnivox.runtime.events import Reply
+from omnivox.runtime.respond import Omni
+
+Role = Literal["user", "assistant"]
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class Speech:
+    """Somebody's spoken words: samples [n] at 16 kHz. The engine encodes them once, into `positions` [P, D]."""
+
+    samples: Tensor
+    positions: Tensor | None = None
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+Segment = tuple[int, ...] | Speech
+"""A stretch of a prompt: token ids, or speech."""
+
+
+@dataclass(eq=False)
+class Item:
+    """One thing said: text as token ids, or speech. whole, ends: all token ids of an answer that was spoken, and where
+    each one's sound ends (samples at the reply's rate). ended: the content has the end token."""
+
+    role: Role
+    content: Segment
+    whole: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+    ended: bool = False
+
+    def heard(self, samples: int) -> tuple[int, ...]:
+        """The token ids whose sound began within the first `samples` of an answer."""
+        starts = (0, *self.ends)
+        return tuple(token for token, start in zip(self.whole, starts, strict=False) if start < samples)
+
+
+class History:
+    """The items of one conversation, oldest first; those that no longer fit leave at the front.
+
+    context: positions that prompt and reply may take together; None: as many as the LLM has, 2048 at most.
+    instructions: in the place of the checkpoint's own, where its prompt says what that place is.
+    """
+
+    def __init__(self, omni: Omni, instructions: str | None = None, context: int | None = None) -> None:
+        self.omni = omni
+        self.instructions = instructions
+        self.context = context or min(2048, getattr(omni.llm.config, "max_position_embeddings", 2048))
+        self.items: list[Item] = []
+
+    # -- what is said -------------------------------------------------------------------------------------------------
+
+    def speech(self, samples: Tensor) -> Item:
+        """A spoken item of samples [n] at 16 kHz. Raises AudioError: empty, or longer than the model hears."""
+        if not len(samples):
+            raise AudioError("speech: holds no samples; expected some")
+        if len(samples) > (longest := self.omni.model.max_samples):
+            raise AudioError(f"speech: lasts {len(samples) / SAMPLE_RATE:.1f} s; "
+                             f"this model hears at most {longest / SAMPLE_RATE:.1f} s")
+        return Item("user", Speech(samples))
+
+    def text(self, role: Role, text: str) -> Item:
+        """A written item. Raises ConfigError where it has no words, CheckpointError without a tokenizer."""
+        if self.omni.tokenizer is None:
+            raise CheckpointError("tokenizer: this checkpoint has none; expected tokenizer.json beside config.json")
+        ids = self.omni.tokenizer.encode(text, add_special_tokens=False)
+        if not ids:
+            raise ConfigError(f"text: found {text!r}; expected some words")
+        return Item(role, tuple(ids))
+
+    def answer(self, reply: Reply) -> Item:
+        """What the model said, as far as it was made."""
+        ids = tuple(reply.token_ids)
+        return Item("assistant", ids, ids, tuple(reply.token_ends), self._ended(ids))
+
+    def add(self, item: Item, place: int | None = None) -> None:
+        """Put an item at the end, or at another place."""
+        self.items.insert(len(self.items) if place is None else place, item)
+
+    def remove(self, item: Item) -> None:
+        """Forget an item, if it is still known."""
+        if item in self.items:
+            self.items.remove(item)
+
+    def truncate(self, item: Item, samples: int) -> str:
+        """Keep of an answer what was heard in its first `samples`; gives the text that is left.
+
+        May be said again with more of it, when better is known.
+        """
+        ids = item.heard(samples)
+        item.content, item.ended = ids, self._ended(ids)
+        return self.words(ids)
+
+    def _ended(self, ids: tuple[int, ...]) -> bool:
+        return bool(ids) and ids[-1] in self.omni.end_ids
+
+    def words(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        if self.omni.tokenizer is None:
+            return ""
+        text = self.omni.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    # -- what the LLM reads -------------------------------------------------------------------------------------------
+
+    def prompt(self, room: int = 0) -> tuple[Segment, ...]:
+        """Everything that the next answer depends on. `room`: positions to be left for it.
+
+        Where the context is full the oldest turns are forgotten for good, until half of it is free: so that what is
+        kept is read again once in a while and not at every turn. Raises AudioError: the question alone is too long.
+        """
+        while (size := self._size()) + room > self.context:
+            if not self._forget():
+                raise AudioError(f"question: takes {size} positions with its prompt and {room} for the answer; "
+                                 f"this conversation has {self.context}")
+        return self._segments()
+
+    def transcription(self, item: Item) -> tuple[Segment, ...] | None:
+        """A prompt that asks for the words of a spoken item; None for a model that cannot give them."""
+        prompt, tokenizer = self.omni.prompt, self.omni.tokenizer
+        if prompt.transcribe is None:
+            return None
+        return (tuple(piece_ids(prompt.before, tokenizer)), item.content,
+                tuple(piece_ids(prompt.transcribe, tokenizer)))
+
+    def _segments(self) -> tuple[Segment, ...]:
+        prompt, tokenizer = self.omni.prompt, self.omni.tokenizer
+        before = tuple(piece_ids(prompt.instructed(self.instructions), tokenizer))
+        after = tuple(piece_ids(prompt.after, tokenizer))
+        if prompt.again is None:
+            return before, *self._question(), after
+        again, segments, role = tuple(piece_ids(prompt.again, tokenizer)), list[Segment]([before]), "user"
+        for item in self.items:
+            if item.role != role:
+                segments.append(after if item.role == "assistant" else again)
+                role = item.role
+            segments.append(item.content)
+            if item.role == "assistant" and not item.ended:
+                segments.append(self.omni.prompt.end_ids[:1])
+        if role == "assistant":  # to go on without a new question
+            segments.append(again)
+        return *segments, after
+
+    def _question(self) -> list[Segment]:
+        """What was said since the last answer; where nothing was, the question before it."""
+        said: list[Segment] = []
+        for item in reversed(self.items):
+            if item.role == "user":
+                said.append(item.content)
+            elif said:
+                break
+        return said[::-1]
+
+    def _size(self) -> int:
+        """Positions of all that is remembered."""
+        segments = self._segments()
+        if self.omni.prompt.again is None:
+            segments = (segments[0], *(item.content for item in self.items), segments[-1])
+        return self._length(segments)
+
+    def _length(self, segments: Iterable[Segment]) -> int:
+        return sum(self.omni.model.speech_positions(len(part.samples)) if isinstance(part, Speech) else len(part)
+                   for part in segments)
+
+    def _forget(self) -> bool:
+        """Drop whole turns at the front, up to the half of the context; False where only one is left."""
+        turns = [i for i, item in enumerate(self.items) if item.role == "user"
+                 and (i == 0 or self.items[i - 1].role == "assistant")]
+        if len(turns) < 2:
+            return False
+        for start in turns[1:]:
+            if self._length(item.content for item in self.items[start:]) <= self.context // 2 or start == turns[-1]:
+                del self.items[:start]
+                return True
+        return False

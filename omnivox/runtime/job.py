@@ -1,0 +1,137 @@
+"""One reply in the making, as its caller and the engine see it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omnivox.runtime.conversation import Conversation
+from omnivox.runtime.detokenise import Detokeniser
+from omnivox.runtime.events import Audio, Done, Failed, Ready, Reply, Text, Timings
+from omnivox.runtime.history import Segment
+from omnivox.runtime.respond import ReplySettings
+from omnivox.runtime.speaking import Mouth
+
+if TYPE_CHECKING:
+    from omnivox.runtime.engine import Engine
+
+log = logging.getLogger(__name__)
+Event = Text | Audio | Ready | Done | Failed
+Emit = Callable[[Event], None]
+
+
+class Job:
+    """Callers use `cancel` and `release`; the rest belongs to the engine's thread."""
+
+    def __init__(self, engine: Engine, prompt: tuple[Segment, ...], emit: Emit, settings: ReplySettings,
+                 conversation: Conversation, held: bool) -> None:
+        self.engine, self.prompt, self.settings, self.conversation = engine, prompt, settings, conversation
+        self.held, self.live, self.ended = held, True, False
+        self.embeds: Tensor | None = None  # of the prompt, that are still to be read
+        self.start = 0  # positions of the prompt
+        self.limit = 1  # tokens
+        self.mouth: Mouth | None = None
+        self.token_ids: list[int] = []
+        self.complete = self._cut = False  # nothing more will come; because it is as long as it may be
+        self._log_chance = 0.0
+        self.timings = Timings()
+        self.began, self.began_at = time.perf_counter(), time.monotonic()
+        self._emit, self._kept = emit, list[Event]()
+        self._writer, self._text, self._sound = Detokeniser(engine.omni.tokenizer), "", list[Tensor]()
+
+    # -- for callers, from any thread ---------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Stop within a tick; the last event, a Done, tells how far it came."""
+        self.engine.order(lambda: self.engine.cancel(self))
+
+    def release(self) -> None:
+        """Let a held reply be heard."""
+        self.engine.order(lambda: self.engine.release(self))
+
+    # -- for the engine -----------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to be heard: a sound, or a word of a reply without sound."""
+        return bool(self._sound) if self.mouth is not None else bool(self.token_ids)
+
+    def hear(self, token: int, chance: float, units: list[int]) -> None:
+        """One more token, which had that probability."""
+        self._log_chance += math.log(max(chance, 1e-9))
+        ended = token in self.engine.omni.end_ids
+        if ended and not self.token_ids:
+            self.mouth = None  # nothing was said, so nothing is spoken
+        self.timings.first_token = self.timings.first_token or self.elapsed
+        self.token_ids.append(token)
+        self._cut = not ended and len(self.token_ids) >= self.limit
+        self.complete = ended or self._cut
+        if not ended and (delta := self._writer.push(token)):
+            self._write(delta)
+        if self.complete and (delta := self._writer.finish()):
+            self._write(delta)
+        if self.mouth is not None:
+            self.mouth.hear(units)
+
+    def say(self, event: Audio) -> None:
+        """More sound."""
+        self.timings.first_audio = self.timings.first_audio or self.elapsed
+        self._sound.append(event.samples)
+        self._give(event)
+
+    def announce(self) -> None:
+        """The first sound of a held reply is there."""
+        self._tell(Ready(math.exp(self._log_chance / max(1, len(self.token_ids)))))
+
+    def let_go(self) -> None:
+        """What was kept back is given."""
+        self.held = False
+        kept, self._kept = self._kept, []
+        for event in kept:
+            self._give(event)
+
+    def finish(self, token_ends: tuple[int, ...], cancelled: bool, error: Exception | None) -> None:
+        """The last event. A reply that was never heard of ends in silence."""
+        self.ended, self.complete = True, True
+        if error is not None:
+            self._give(Failed(error))
+            return
+        audio, rate, timings = torch.cat([torch.empty(0), *self._sound]), self.engine.omni.sample_rate, self.timings
+        timings.total = self.elapsed
+        timings.audio_seconds = len(audio) / rate
+        timings.real_time_factor = timings.total / timings.audio_seconds if self._sound else 0.0
+        units = [] if self.mouth is None else self.mouth.units
+        self._give(Done(Reply(self._text, self.token_ids, units, audio, rate, timings, token_ends,
+                              cancelled, self._cut)))
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def _write(self, delta: str) -> None:
+        self._text += delta
+        self._give(Text(delta))
+
+    def _give(self, event: Event) -> None:
+        if self.held:
+            self._kept.append(event)
+        else:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._emit(event)
+        except Exception:  # the caller's fault must not end other replies
+            log.exception("engine: a listener failed")
+            self._emit = _nobody
+            self.cancel()
+
+
+def _nobody(_: Event) -> None:
+    """Listens no more."""

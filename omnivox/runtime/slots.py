@@ -1,0 +1,135 @@
+"""Many replies in one forward pass: fixed storage, one row for each reply, one tick for all.
+
+    hidden ─► sampler ─► token ─► LLM ─► hidden'
+       └────► speech decoder (λ frames) ─► collapse ─► units        (`consumed` models: from hidden' instead)
+
+Rows in use are always the first ones: a reply that ends gives its place to the last. So a tick costs what its replies
+cost, whatever the number of slots. On CUDA a tick is captured as a graph once for each of 1, 2, 4, 8, ... rows.
+
+Shapes: B rows in use, D LLM width, λ frames a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omnivox.model.ctc import CollapseState, CTCCollapse
+from omnivox.model.llm import LLMState, copy_positions
+from omnivox.model.speech_decoder import SpeechDecoderState
+from omnivox.runtime.graph import Captured
+from omnivox.runtime.respond import Omni
+from omnivox.runtime.sampling import SamplerState, SamplingSettings
+from omnivox.streaming import Chunk, assign_rows, first_rows
+
+
+@dataclass
+class SlotsState:
+    """What the rows are: states of the parts, and hidden [B, 1, D], from which each row's next token is chosen.
+
+    live, spoken: [B] 1 where the row advances, and where its reply is to be heard.
+    """
+
+    llm: LLMState
+    decoder: SpeechDecoderState
+    collapse: CollapseState
+    sampler: SamplerState
+    hidden: Tensor
+    live: Tensor
+    spoken: Tensor
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """Of each row that advanced: the token chosen, its probability, and the units that it gave."""
+
+    tokens: list[int]
+    chances: list[float]
+    units: list[list[int]]
+
+
+class Slots:
+    """Storage for `rows` replies of `tokens` tokens at most, behind prompts that leave them room in `context`."""
+
+    def __init__(self, omni: Omni, rows: int, context: int, tokens: int) -> None:
+        self.omni, self.rows, self.context, self.tokens = omni, rows, context, tokens
+        self.consumed = omni.config.states_fed == "consumed"
+        decoder = omni.model.speech_decoder
+        self.collapse = CTCCollapse(decoder.blank)
+        weight = omni.embedding.weight
+        device = weight.device
+        self.ends = torch.tensor(sorted(omni.end_ids) or [-1], device=device)
+        self.state = SlotsState(
+            omni.llm.initial_state(rows, context), decoder.initial_state(rows, tokens),
+            self.collapse.initial_state(rows, device), omni.sampler.initial_state(rows, device=device),
+            weight.new_zeros(rows, 1, weight.shape[1]), torch.zeros(rows, dtype=torch.long, device=device),
+            torch.zeros(rows, dtype=torch.long, device=device))
+        self._fresh = decoder.initial_state(1, 1), self.collapse.initial_state(1, device)
+        self._step = Captured(self._tick, device)
+        with torch.inference_mode():
+            widths = {self._step.width(n, rows) for n in range(1, rows + 1)}
+            self._step.capture(*((width, greedy) for width in widths for greedy in (True, False)))
+
+    def admit(self, row: int, prompt: LLMState, positions: int, hidden: Tensor, sampling: SamplingSettings,
+              speak: bool) -> None:
+        """A reply takes a row: behind the first `positions` of a prompt's state, from the hidden state [1, 1, D]."""
+        state, at = self.state, torch.tensor([row], device=self.ends.device)
+        copy_positions(prompt, 0, state.llm, row, 0, positions)
+        state.decoder.position[row] = 0  # what lies behind a position is never read
+        assign_rows(state.collapse, at, self._fresh[1])
+        assign_rows(state.sampler, at, self.omni.sampler.initial_state(1, sampling, self.ends.device))
+        state.hidden[row] = hidden[0]
+        state.live[row], state.spoken[row] = 1, int(speak)
+
+    def give_back(self, row: int, prompt: LLMState, start: int, end: int) -> None:
+        """What a reply added to its prompt's state, positions start to end, goes back there."""
+        copy_positions(self.state.llm, row, prompt, 0, start, end)
+
+    def move(self, source: int, target: int) -> None:
+        """The reply in one row goes on in another."""
+        state = self.state
+        end = int(state.llm.position[source])
+        copy_positions(state.llm, source, state.llm, target, 0, end)
+        frames = int(state.decoder.position[source])
+        for storage in (*state.decoder.keys, *state.decoder.values):
+            storage[target, :, :frames] = storage[source, :, :frames]
+        state.decoder.position[target] = frames
+        at, old = torch.tensor([target]), torch.tensor([source])
+        for part in (state.collapse, state.sampler, state.hidden, state.live, state.spoken):
+            assign_rows(part, at, part, old)
+
+    def set_live(self, row: int, live: bool) -> None:
+        """A row that is not live stands still, as if nothing happened."""
+        self.state.live[row] = int(live)
+
+    @torch.inference_mode()
+    def tick(self, rows: int, greedy: bool) -> Ticked:
+        """One token of each of the first `rows` replies that is live. `greedy`: none of them samples."""
+        width = self._step.width(rows, self.rows)
+        if width > rows:
+            self.state.live[rows:width] = 0
+        ids, chances, units, count = self._step(width, greedy)
+        given = zip(units[:rows].tolist(), count[:rows].tolist(), strict=True)
+        return Ticked(ids[:rows, 0].tolist(), chances[:rows].tolist(), [row[:n] for row, n in given])
+
+    def _tick(self, rows: int, greedy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fixed shapes, storage updated in place, no question to the device: what a CUDA graph needs."""
+        omni, state = self.omni, first_rows(self.state, rows)
+        logits = omni.llm.logits(state.hidden)
+        if greedy:
+            ids = logits.argmax(-1)
+        else:
+            ids = omni.sampler.step(Chunk(logits, state.live), state.sampler)[0].data
+        chance = logits.float().softmax(-1).gather(-1, ids[..., None])[:, 0, 0]
+        ended = torch.isin(ids[:, 0], self.ends).long()
+        predicting = state.hidden.clone()
+        # A row that ends is read once more where its state is spoken by: the speech of `consumed` models wants it.
+        going = state.live if self.consumed else state.live * (1 - ended)
+        read, _ = omni.llm.step(Chunk(omni.embedding(ids), going), state.llm)
+        state.hidden.copy_(torch.where(going[:, None, None] > 0, read.data, state.hidden))
+        heard = state.hidden if self.consumed else predicting
+        logits_speech, _ = omni.model.speech_decoder.step(Chunk(heard, state.live * state.spoken), state.decoder)
+        units, _ = self.collapse.step(Chunk(logits_speech.data.argmax(-1), logits_speech.length), state.collapse)
+        return ids, chance, units.data, units.length

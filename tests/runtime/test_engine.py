@@ -1,0 +1,249 @@
+"""The engine: many replies on one model, each as if it were alone."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from tests import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omnivox.errors import AudioError, ConfigError
+from omnivox.runtime.engine import Busy, Draining, Engine, EngineSettings
+from omnivox.runtime.events import Audio, Done, Failed, Reply, Text
+from omnivox.runtime.history import History
+from omnivox.runtime.job import Event, Job
+from omnivox.runtime.respond import Omni, ReplySettings
+from omnivox.runtime.sampling import SamplingSettings
+
+WAIT = 60  # seconds until a test gives up
+
+
+class Heard:
+    """What a caller is told about one reply."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.job: Job | None = None
+
+    def __call__(self, event: Event) -> None:
+        self.events.put(event)
+
+    def all(self) -> list[Event]:
+        """Every event, when the last one is there."""
+        found = [self.events.get(timeout=WAIT)]
+        while not isinstance(found[-1], Done | Failed):
+            found.append(self.events.get(timeout=WAIT))
+        return found
+
+    def reply(self) -> Reply:
+        last = self.all()[-1]
+        assert isinstance(last, Done), last
+        return last.reply
+
+
+def ask(engine: Engine, seed: int = 0, seconds: float = 1.0, held: bool = False, history: History | None = None,
+        conversation: object = None, **settings: object) -> Heard:
+    history = history or History(engine.omni, context=engine.context)
+    history.add(history.speech(tiny.question(seconds, seed)))
+    heard = Heard()
+    heard.job = engine.reply(history.prompt(), heard, ReplySettings(**settings), held=held,  # type: ignore[arg-type]
+                             conversation=conversation)  # type: ignore[arg-type]
+    return heard
+
+
+@contextmanager
+def stalled(engine: Engine) -> Iterator[None]:
+    """The engine stands still inside the block."""
+    go = threading.Event()
+    engine.order(lambda: go.wait(WAIT) and None)
+    try:
+        yield
+    finally:
+        go.set()
+
+
+def assert_same(found: Reply, expected: Reply) -> None:
+    assert (found.text, found.token_ids, found.units) == (expected.text, expected.token_ids, expected.units)
+    torch.testing.assert_close(found.audio, expected.audio, atol=1e-4, rtol=0)
+
+
+def alone(omni: Omni, seed: int, seconds: float, settings: ReplySettings) -> Reply:
+    """The reply of the single-conversation path."""
+    sampling = settings.sampling
+    *_, done = omni.respond(tiny.question(seconds, seed), chunk_units=settings.chunk_units,
+                            lookahead=settings.lookahead, temperature=sampling.temperature, top_p=sampling.top_p,
+                            seed=sampling.seed, max_new_tokens=settings.max_new_tokens, speak=settings.speak)
+    assert isinstance(done, Done)
+    return done.reply
+
+
+@pytest.fixture(scope="module", params=["predicting", "consumed"])
+def omni(request: pytest.FixtureRequest) -> Omni:
+    return tiny.omni(states_fed=request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(omni: Omni) -> Iterator[Engine]:
+    with Engine(omni, EngineSettings(slots=3, queue=50, reply_tokens=24)) as running:
+        yield running
+
+
+replies = st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.3, 1.0, 2.1]), st.sampled_from([0.0, 0.8]),
+                             st.sampled_from([1, 3, 10]), st.sampled_from([None, 0, 2]), st.integers(1, 20),
+                             st.booleans()), min_size=1, max_size=7)
+
+
+@settings(deadline=None, max_examples=40)
+@given(replies)
+def test_each_reply_is_as_if_it_were_alone(engine: Engine, wanted: list[Any]) -> None:
+    asked = []
+    for seed, seconds, heat, omega, lookahead, tokens, speak in wanted:
+        how = ReplySettings(omega, lookahead, tokens, speak, SamplingSettings(heat, seed=seed))
+        history = History(engine.omni)
+        history.add(history.speech(tiny.question(seconds, seed)))
+        heard = Heard()
+        engine.reply(history.prompt(), heard, how)
+        asked.append((heard, alone(engine.omni, seed, seconds, how)))
+    for heard, expected in asked:
+        assert_same(heard.reply(), expected)
+
+
+def test_events_are_parts_of_the_reply(engine: Engine) -> None:
+    events = ask(engine, chunk_units=3, max_new_tokens=20).all()
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert "".join(e.delta for e in events if isinstance(e, Text)) == done.reply.text
+    sounds = [e.samples for e in events if isinstance(e, Audio)]
+    assert len(sounds) > 1
+    assert torch.equal(torch.cat(sounds), done.reply.audio)
+    ends = done.reply.token_ends
+    assert len(ends) == len(done.reply.token_ids)
+    assert list(ends) == sorted(ends)
+    assert ends[-1] == len(done.reply.audio)
+
+
+def test_a_cancelled_reply_tells_how_far_it_came_and_frees_its_slot(engine: Engine) -> None:
+    first = threading.Event()
+    heard = Heard()
+
+    def listen(event: Event) -> None:
+        heard(event)
+        if isinstance(event, Text) and not first.is_set():
+            first.set()
+            job.cancel()
+
+    history = History(engine.omni)
+    history.add(history.speech(tiny.question()))
+    with stalled(engine):
+        job = engine.reply(history.prompt(), listen, ReplySettings(max_new_tokens=24))
+    reply = heard.reply()
+    assert reply.cancelled
+    assert len(reply.token_ids) == 1  # the order came before the next tick
+    assert engine.stats().busy == 0
+    assert not ask(engine, max_new_tokens=2).reply().cancelled
+
+
+def test_more_than_the_slots_wait_and_more_than_the_queue_are_refused(omni: Omni) -> None:
+    with Engine(omni, EngineSettings(slots=2, queue=1, reply_tokens=8)) as engine:
+        with stalled(engine):
+            waiting = [ask(engine, seed) for seed in range(3)]
+            with pytest.raises(Busy, match=r"all 2 slots are taken and 3 replies wait"):
+                ask(engine)
+        for seed, heard in enumerate(waiting):
+            assert_same(heard.reply(), alone(omni, seed, 1.0, ReplySettings(max_new_tokens=8)))
+
+
+def test_a_held_reply_waits_with_its_first_sound_until_it_is_released(engine: Engine) -> None:
+    heard = ask(engine, held=True, max_new_tokens=20, chunk_units=2)
+    other = ask(engine, seed=1, max_new_tokens=20)
+    other.reply()
+    assert heard.events.empty()
+    assert heard.job is not None
+    heard.job.release()
+    assert_same(heard.reply(), alone(engine.omni, 0, 1.0, ReplySettings(chunk_units=2, max_new_tokens=20)))
+
+
+def test_a_held_reply_that_is_cancelled_is_never_heard_of(engine: Engine) -> None:
+    heard = ask(engine, held=True)
+    assert heard.job is not None
+    heard.job.cancel()
+    ask(engine).reply()
+    assert heard.events.empty()
+    assert engine.stats().busy == 0
+
+
+def test_an_error_of_the_model_ends_one_reply(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = engine.omni.model.encode
+
+    def broken(mel: torch.Tensor) -> object:
+        if mel.shape[1] > 150:
+            raise RuntimeError("no memory")
+        return encode(mel)
+
+    monkeypatch.setattr(engine.omni.model, "encode", broken)
+    bad, good = ask(engine, seconds=2.0), ask(engine)
+    failed = bad.all()[-1]
+    assert isinstance(failed, Failed)
+    assert "no memory" in str(failed.error)
+    assert good.reply().token_ids
+    assert engine.stats().busy == 0
+
+
+def test_a_listener_that_fails_ends_its_own_reply_only(engine: Engine) -> None:
+    def listen(event: Event) -> None:
+        raise OSError("gone")
+
+    history = History(engine.omni)
+    history.add(history.speech(tiny.question()))
+    engine.reply(history.prompt(), listen)
+    assert ask(engine).reply().token_ids
+    assert engine.stats().busy == 0
+
+
+def test_closing_lets_replies_end_and_takes_no_more(omni: Omni) -> None:
+    engine = Engine(omni, EngineSettings(slots=2, reply_tokens=24)).start()
+    with stalled(engine):
+        heard = ask(engine, max_new_tokens=24)
+    engine.close(drain=WAIT)
+    assert not heard.reply().cancelled
+    with pytest.raises(Draining):
+        ask(engine)
+
+
+def test_closing_at_once_cancels_what_is_left(omni: Omni) -> None:
+    engine = Engine(omni, EngineSettings(slots=1, reply_tokens=24)).start()
+    go = threading.Event()
+    engine.order(lambda: go.wait(WAIT) and None)
+    asked = [ask(engine, seed) for seed in range(3)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    go.set()
+    closing.join(WAIT)
+    assert all(isinstance(heard.all()[-1], Done) for heard in asked)
+
+
+def test_a_prompt_is_read_piece_by_piece_between_ticks(omni: Omni) -> None:
+    with Engine(omni, EngineSettings(slots=2, reply_tokens=24, piece=2)) as engine:
+        with stalled(engine):
+            asked = [ask(engine, seed, 3.0, max_new_tokens=24) for seed in range(2)]
+        for seed, heard in enumerate(asked):
+            assert_same(heard.reply(), alone(omni, seed, 3.0, ReplySettings(max_new_tokens=24)))
+
+
+@pytest.mark.parametrize("name", ["slots", "queue", "context", "reply_tokens", "piece"])
+def test_settings_out_of_range(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: found -1"):
+        EngineSettings(**{name: -1})
+
+
+def test_a_question_that_is_too_long(omni: Omni) -> None:
+    history = History(omni)
+    with pytest.raises(AudioError, match="hears at most"):
+        history.speech(torch.zeros(16000 * 100))
