@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 from omnivox.errors import AudioError, CheckpointError, ConfigError, DataError, OmnivoxError
 
 if TYPE_CHECKING:
+    from omnivox.runtime.client import Client
     from omnivox.runtime.events import Audio, Done, Reply, Text
     from omnivox.runtime.respond import Omni
 
-__all__ = ["Audio", "AudioError", "CheckpointError", "ConfigError", "DataError", "Done", "Omni", "OmnivoxError",
-           "Reply", "Text", "load"]
+__all__ = ["Audio", "AudioError", "CheckpointError", "Client", "ConfigError", "DataError", "Done", "Omni",
+           "OmnivoxError", "Reply", "Text", "load"]
 
-_HOMES = {"Audio": "events", "Done": "events", "Reply": "events", "Text": "events", "Omni": "respond"}
+_HOMES = {"Audio": "events", "Client": "client", "Done": "events", "Omni": "respond", "Reply": "events",
+          "Text": "events"}
 
 
 def load(name: str | Path = "nano", *, device: str = "auto", dtype: str = "auto", whisper: str | Path | None = None,

@@ -19,8 +19,10 @@ import typer
 from omnivox.errors import ConfigError, OmnivoxError
 
 if TYPE_CHECKING:
+    from omnivox.runtime.chat import SoundDevice
     from omnivox.runtime.events import Done
     from omnivox.runtime.respond import Omni
+    from omnivox.serve.settings import ServeSettings
 
 app = typer.Typer(name="omnivox", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Speak and be answered: text and speech together, streamed.")
@@ -125,6 +127,12 @@ def chat(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 256,
     silence_ms: Annotated[float, typer.Option(min=32.0, help="A pause this long ends your turn.")] = 500.0,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="Talk with a Realtime server instead, ours or a "
+                                                                   "hosted one: ws://127.0.0.1:8000")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="OMNIVOX_API_KEY", help="The server's key.")] = None,
+    headphones: Annotated[bool, typer.Option("--headphones", help="With --server: listen while an answer plays, so "
+                                                                  "that you can speak over it. Loudspeakers would make "
+                                                                  "it interrupt itself.")] = False,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Precision.AUTO,
     whisper: Whisper = None,
@@ -132,27 +140,80 @@ def chat(
 ) -> None:
     """Talk through microphone and speaker; Ctrl-C ends it.
 
-    Needs `pip install 'omnivox[chat]'`. It does not listen while it speaks.
+    Needs `pip install 'omnivox[chat]'`. It does not listen while it speaks, unless you wear --headphones.
 
     Examples:
 
       omnivox chat
 
       omnivox chat --silence-ms 800
+
+      omnivox chat --server ws://127.0.0.1:8000 --headphones
     """
     from omnivox.runtime import chat as talking
-    from omnivox.runtime.events import Done, Text
+    from omnivox.runtime.turns import Silero, TurnSettings
 
-    with clear_errors(), talking.SoundDevice() as sound:
-        omni = _load(model, device, dtype, whisper, vocoder)
-        settings = talking.TurnSettings(silence_ms=silence_ms)
-        typer.echo("Listening. Ctrl-C ends.", err=True)
-        for event in talking.converse(omni, sound, talking.Silero(), settings, chunk_units=omega, lookahead=lookahead,
-                                      temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens):
-            if isinstance(event, Text):
-                typer.echo(event.delta, nl=False)
-            elif isinstance(event, Done):
-                typer.echo()
+    settings = {"chunk_units": omega, "lookahead": lookahead, "temperature": temperature, "top_p": top_p, "seed": seed,
+                "max_new_tokens": max_new_tokens}
+    with clear_errors():
+        if server is not None and (whisper or vocoder or device != Device.AUTO or dtype != Precision.AUTO):
+            raise ConfigError("--device, --dtype, --whisper, --vocoder: the server decides; leave them out")
+        if headphones and server is None:
+            raise ConfigError("--headphones: needs a server that notices when you speak; add --server URL")
+        with talking.SoundDevice() as sound:
+            if server is not None:
+                events = _talk(sound, server, settings, api_key=api_key or None, model=model, silence_ms=silence_ms,
+                               headphones=headphones)
+            else:
+                omni = _load(model, device, dtype, whisper, vocoder)
+                events = talking.converse(omni, sound, Silero(), TurnSettings(silence_ms=silence_ms), **settings)
+            typer.echo("Listening. Ctrl-C ends.", err=True)
+            for event in events:
+                _show_talk(event)
+
+
+@app.command()
+def serve(
+    model: Model = "nano",
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a key is demanded.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key: Annotated[list[str] | None, typer.Option(envvar="OMNIVOX_API_KEYS", help="A key that clients must have; "
+                                                                                      "may be given again.")] = None,
+    allow_public: Annotated[bool, typer.Option("--allow-public", help="Listen beyond loopback without a key.")] = False,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Site whose pages may connect, such as "
+                                                                "https://example.com; may be given again.")] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Replies made at once.")] = 8,
+    queue: Annotated[int, typer.Option(min=0, help="Replies that may wait for a slot.")] = 32,
+    context: Annotated[int, typer.Option(min=64, help="Positions of the LLM that a conversation may take.")] = 2048,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 64,
+    drain_seconds: Annotated[float, typer.Option(min=0.0, help="For answers under way when it is told to end.")] = 10.0,
+    log_content: Annotated[bool, typer.Option("--log-content", help="Write what is said into the log.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="As replicas of Ray Serve; needs 'omnivox[ray]'.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray.")] = 2,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = Precision.AUTO,
+    whisper: Whisper = None,
+    vocoder: Vocoder = None,
+) -> None:
+    """Serve many conversations: the OpenAI Realtime protocol, completions with sound, and a page to talk to.
+
+    Needs `pip install 'omnivox[serve]'`. SIGTERM or Ctrl-C: no new sessions, answers under way end.
+
+    Examples:
+
+      omnivox serve
+
+      OMNIVOX_API_KEYS=secret omnivox serve --host 0.0.0.0 --slots 16
+    """
+    with clear_errors():
+        from omnivox.serve.settings import ServeSettings
+
+        settings = ServeSettings(host, port, tuple(api_key or ()), allow_public, tuple(allow_origin or ()),
+                                 max_sessions=max_sessions, drain_seconds=drain_seconds, log_content=log_content,
+                                 model_name=Path(model).name)
+        loading = {"device": device.value, "dtype": dtype.value, "whisper": whisper, "vocoder": vocoder}
+        _serve(model, loading, {"slots": slots, "queue": queue, "context": context}, settings,
+               replicas if ray else None)
 
 
 @app.command(no_args_is_help=True)
@@ -264,6 +325,54 @@ def _load(model: str, device: Device, dtype: Precision, whisper: Path | None, vo
     import omnivox
 
     return omnivox.load(model, device=device.value, dtype=dtype.value, whisper=whisper, vocoder=vocoder)
+
+
+def _serve(model: str, loading: dict[str, Any], engine: dict[str, int], settings: ServeSettings,
+           replicas: int | None) -> None:
+    """Raises ConfigError where the server's packages are missing."""
+    try:
+        from omnivox.serve.guard import check_bind
+        from omnivox.serve.run import serve as run
+    except ImportError as error:
+        raise ConfigError(f"serve: a Python package is missing ({error}); install it with: "
+                          "pip install 'omnivox[serve]'") from error
+    import omnivox
+    from omnivox.runtime.engine import Engine, EngineSettings
+
+    check_bind(settings.host, settings)
+    if replicas is not None:
+        from omnivox.serve.ray import serve as run_ray
+
+        run_ray(model, loading, EngineSettings(**engine), settings, replicas)
+        return
+    typer.echo(f"Loading {model} ...", err=True)
+    omni = omnivox.load(model, **loading)
+    typer.echo(f"http://{settings.host}:{settings.port} is the page; ws://{settings.host}:{settings.port}/v1/realtime "
+               "for clients. Ctrl-C ends.", err=True)
+    run(Engine(omni, EngineSettings(**engine)), settings)
+
+
+def _talk(sound: SoundDevice, server: str, settings: dict[str, Any], **options: Any) -> Iterator[object]:
+    """A conversation with a server, which is told only of the settings that are not the usual ones."""
+    from omnivox.runtime.remote import talk
+
+    usual = {"chunk_units": 10, "lookahead": None, "temperature": 0.0, "top_p": 1.0, "seed": 0, "max_new_tokens": 256}
+    return talk(server, sound, **options, **{name: value for name, value in settings.items() if value != usual[name]})
+
+
+def _show_talk(event: object) -> None:
+    from omnivox.runtime.events import Done, Text
+    from omnivox.runtime.remote import Interrupted, Said
+
+    match event:
+        case Said(text):
+            typer.echo(f"> {text}", err=True)
+        case Text(delta):
+            typer.echo(delta, nl=False)
+        case Interrupted():
+            typer.echo(" -")
+        case Done():
+            typer.echo()
 
 
 def _stream(omni: Omni, question: Path, *, quiet: bool, **settings: Any) -> Done:

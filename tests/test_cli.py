@@ -26,7 +26,8 @@ COMMANDS = {
     "respond": {"--output", "-o", "--model", "--omega", "--lookahead", "--temperature", "--top-p", "--seed",
                 "--max-new-tokens", "--device", "--dtype", "--whisper", "--vocoder", "--json"},
     "chat": {"--model", "--omega", "--lookahead", "--temperature", "--top-p", "--seed", "--max-new-tokens",
-             "--silence-ms", "--device", "--dtype", "--whisper", "--vocoder"},
+             "--silence-ms", "--server", "--api-key", "--headphones", "--device", "--dtype", "--whisper",
+             "--vocoder"},
     "info": {"--whisper", "--vocoder", "--json"},
     "convert": {"--whisper", "--vocoder", "--dtype"},
     "evaluate": {"--limit", "--work"},
@@ -301,6 +302,53 @@ def test_chat_talks_until_the_microphone_ends(model: Path, question: Path, monke
     assert result.exit_code == 0, result.output
     assert len(result.stdout.strip().splitlines()) == 1
     assert "Listening" in result.stderr
+
+
+def test_chat_with_a_server_says_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("websockets")
+    import numpy as np
+
+    from tests.realtime import Peer, server
+    from tests.runtime.test_remote import Desk
+
+    class Opened(Desk):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drained.set()
+            self.microphone.put(None)
+
+        def __enter__(self) -> Opened:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    def talk(peer: Peer) -> None:
+        peer.greet()
+        peer.send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
+        peer.send("conversation.item.input_audio_transcription.completed", item_id="item_1", content_index=0,
+                  transcript="What is it?")
+        peer.answer(None, "It is Paris.", np.zeros(2400))
+        peer.until("input_audio_buffer.clear")
+        peer.send("input_audio_buffer.cleared")
+
+    monkeypatch.setattr("omnivox.runtime.chat.SoundDevice", Opened)
+    monkeypatch.setenv("OMNIVOX_API_KEY", "mine")
+    with server(talk) as (url, peers):
+        result = call("chat", "--server", url, "--silence-ms", 300, "--omega", 20, "--max-new-tokens", 9)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "It is Paris. \n"
+    assert "> What is it?" in result.stderr
+    session = peers[0].heard[0]["session"]
+    assert peers[0].headers["Authorization"] == "Bearer mine"
+    assert session["audio"]["input"]["turn_detection"] == {"type": "server_vad", "silence_duration_ms": 300}
+    assert session["omnivox"] == {"chunk_units": 20}  # and nothing that was not asked for: others refuse it
+    assert session["max_output_tokens"] == 9
+
+
+def test_chat_flags_that_do_not_go_together() -> None:
+    clear(call("chat", "--server", "ws://127.0.0.1:9", "--device", "cpu"), "--device", "the server decides")
+    clear(call("chat", "--headphones"), "--headphones", "add --server URL")
 
 
 def test_evaluate_ends_in_one_json_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

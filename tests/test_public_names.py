@@ -10,8 +10,8 @@ import omnivox
 
 
 def test_public_names() -> None:
-    assert omnivox.__all__ == ["Audio", "AudioError", "CheckpointError", "ConfigError", "DataError", "Done", "Omni",
-                               "OmnivoxError", "Reply", "Text", "load"]
+    assert omnivox.__all__ == ["Audio", "AudioError", "CheckpointError", "Client", "ConfigError", "DataError", "Done",
+                               "Omni", "OmnivoxError", "Reply", "Text", "load"]
     for name in omnivox.__all__:
         assert getattr(omnivox, name).__module__.startswith("omnivox")
 
@@ -23,10 +23,14 @@ def test_signatures() -> None:
     assert names(omnivox.load) == ["name", "device", "dtype", "whisper", "vocoder"]
     assert names(omnivox.Omni.respond) == ["self", "question", "chunk_units", "lookahead", "temperature", "top_p",
                                            "top_k", "seed", "max_new_tokens", "speak"]
+    assert names(omnivox.Client) == ["url", "api_key", "model", "instructions", "voice_activity", "sample_rate",
+                                     "session", "timeout"]
+    assert names(omnivox.Client.ask) == ["self", "question"]
     assert names(omnivox.Text) == ["delta"]
     assert names(omnivox.Audio) == ["samples"]
     assert names(omnivox.Done) == ["reply"]
-    assert names(omnivox.Reply) == ["text", "token_ids", "units", "audio", "sample_rate", "timings"]
+    assert names(omnivox.Reply) == ["text", "token_ids", "units", "audio", "sample_rate", "timings", "token_ends",
+                                    "cancelled"]
 
 
 def test_every_error_is_an_omnivox_error_and_a_value_error() -> None:

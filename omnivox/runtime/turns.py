@@ -116,7 +116,7 @@ class Ears:
         data = torch.cat([self._rest, samples])
         whole = len(data) // BLOCK * BLOCK
         self._rest = data[whole:]
-        for block in data[:whole].split(BLOCK):
+        for block in data[:whole].reshape(-1, BLOCK):
             self.heard += BLOCK
             yield from self._judge(block, audible)
 

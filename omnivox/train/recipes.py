@@ -42,13 +42,13 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
 
     width, llm_width = 192, 256
     units = MfccConfig(units=500, frame_samples=320)
-    language = LanguageConfig(Schedule(steps(8000), lr=2e-3, weight_decay=0.05), width=llm_width,
+    language = LanguageConfig(Schedule(steps(7000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
         sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703),
         exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
-                                Schedule(steps(6000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
+                                Schedule(steps(9000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         units=units,
         vocoder=SourceFilterConfig(units=units.units, frame_samples=units.frame_samples, unit_right=(2, 1, 1, 1)),
         vocoder_training=VocoderRecipe(Schedule(steps(4900), lr=1e-3, clip=5.0), speak=64),
