@@ -22,9 +22,11 @@ from omnivox.model.config import (
 from omnivox.model.omni import SpokenLM
 from omnivox.model.source_filter import SourceFilter
 from omnivox.runtime.respond import Omni
+from omnivox.runtime.sampling import SamplingSettings
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "<answer>", "<words>", *(f"word{i}" for i in range(58))]
 UNITS = 12
+GREEDY = SamplingSettings()
 CONFIG = OmniConfig(
     mel=MelConfig(n_mels=8, pad_to_chunk=False),
     encoder=EncoderConfig(n_mels=8, width=16, layers=1, heads=2, positions=200, strides=(2, 2)),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
+from omnivox.runtime import turns as listening
 from omnivox.runtime.chat import Heard, SoundDevice, converse, questions
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.runtime.turns import BLOCK, Silero, TurnSettings, blocks_ms
@@ -246,5 +247,6 @@ def test_no_microphone_is_one_clear_error(portaudio: ModuleType, monkeypatch: py
 def test_a_missing_package_is_named_with_what_installs_it(package: str, make: type,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    listening._silero.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install 'omnivox\[chat\]'"):
         make()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -396,9 +397,6 @@ def test_pipecat_is_interrupted(pipecat_service: Any) -> None:
     from pipecat.frames import frames
     from pipecat.processors.aggregators.llm_context import LLMContext
 
-    async def interrupt(worker: Any, frame: Any) -> None:
-        await pipecat_service.push_frame(frame)
-
     context = LLMContext(messages=[{"role": "user", "content": WORDS}])
     seen: list[str] = []
     truncate = pipecat_service._truncate_current_audio_response
@@ -613,8 +611,6 @@ def test_openai_agents_session_with_turns_history_and_an_interruption(address: s
     """
     spoken = (folder / "question.pcm").read_bytes()
     (folder / "stream.pcm").write_bytes(bytes(RATE) + spoken + bytes(2 * RATE * 5))
-    import json
-
     said = json.loads(node(code.replace("ADDRESS", address), packages, folder))
     assert [line[:3] for line in said] == [
         ["user", "completed", "input_audio"], ["assistant", "completed", "output_audio"],

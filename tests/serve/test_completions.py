@@ -320,8 +320,8 @@ def test_an_engine_that_stops_in_mid_answer_says_so(omni: Omni, stream: bool) ->
 
 
 def test_a_server_that_is_about_to_end_takes_no_new_questions(server: Running) -> None:
-    app, ending = FastAPI(), []
-    app.include_router(router(server.engine, ServeSettings(model_name="tiny"), Metrics(), draining=lambda: bool(ending)))
+    app, settings, ending = FastAPI(), ServeSettings(model_name="tiny"), []
+    app.include_router(router(server.engine, settings, Metrics(), draining=lambda: bool(ending)))
     with serving(app) as address:
         url, body = f"http://{address}/v1/chat/completions", {"model": "tiny", "messages": WORDS}
         assert httpx.post(url, json=body).status_code == 200

@@ -179,7 +179,7 @@ def test_the_button_is_held_where_turns_end_by_hand(browser: Any, address: str) 
     visit.page.tap("#talk")  # those who cannot hold: a tap begins, the next one sends
     visit.wait_to_speak(20)
     visit.page.tap("#talk")
-    visit.wait("omnivoxTest.sent.filter(({type}) => type === 'input_audio_buffer.commit').length === 2")
+    visit.wait("() => omnivoxTest.sent.filter(({type}) => type === 'input_audio_buffer.commit').length === 2")
     visit.close()
 
 
@@ -189,7 +189,7 @@ def test_settings_reach_the_session_and_are_kept(visit: Visit) -> None:
     visit.page.fill("#lookahead", "3")
     visit.page.check("input[value=semantic_vad]")
     visit.page.select_option("#eagerness", "high")
-    visit.wait("omnivoxTest.received.filter(({type}) => type === 'session.updated').length === 6")
+    visit.wait("() => omnivoxTest.received.filter(({type}) => type === 'session.updated').length === 6")
     session = visit.received("session.updated")[-1]["session"]
 
     assert (session["omnivox"]["chunk_units"], session["omnivox"]["lookahead"]) == (25, 3)
@@ -201,8 +201,9 @@ def test_settings_reach_the_session_and_are_kept(visit: Visit) -> None:
 
 
 def test_a_refused_microphone_is_explained(visit: Visit) -> None:
-    visit.page.evaluate("""navigator.mediaDevices.getUserMedia =
-        () => Promise.reject(new DOMException("", "NotAllowedError"))""")
+    visit.page.evaluate("""() => {
+        navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotAllowedError"));
+    }""")
     visit.page.click("#talk")
     visit.page.wait_for_selector("#notice[data-shown=true]")
     assert "microphone was refused" in visit.page.text_content("#notice-text")
