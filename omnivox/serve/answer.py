@@ -38,6 +38,7 @@ class Answer:
         self.first_sound: float | None = None
         self.truncate_at: int | None = None  # samples, asked for before it ended
         self.ended_waiting: float | None = None  # when the turn was over
+        self.deleted = False  # its item was, before it ended
         self.done = False
 
     @property
@@ -51,7 +52,8 @@ class Answer:
         self._send({"type": "response.created", "response": self._json("in_progress")})
         item = answer_json(self.item_id, "in_progress", [])
         self._send({"type": "response.output_item.added", "response_id": self.id, "output_index": 0, "item": item})
-        self._send({"type": "conversation.item.added", "previous_item_id": previous_item_id, "item": item})
+        if self._conversation_id is not None:
+            self._send({"type": "conversation.item.added", "previous_item_id": previous_item_id, "item": item})
         self._send({"type": "response.content_part.added", **self._place(), "part": self._part("")})
 
     def tell(self, event: Event) -> None:
@@ -85,8 +87,7 @@ class Answer:
         else:
             self._send({"type": "response.output_text.done", **place, "text": self.text})
         self._send({"type": "response.content_part.done", **place, "part": part})
-        content = {"type": "output_audio", "transcript": text} if self.audio else {"type": "output_text", "text": text}
-        item = answer_json(self.item_id, "completed" if status == "completed" else "incomplete", [content])
+        item = self.item("completed" if status == "completed" else "incomplete", text)
         self._send({"type": "response.output_item.done", "response_id": self.id, "output_index": 0, "item": item})
         return item, self._finish(event, item, status, details)
 
@@ -98,6 +99,17 @@ class Answer:
             response["omnivox"] = self._milestones(reply.timings if reply else Timings())
         self._closing = {"type": "response.done", "response": response}
         return status
+
+    def item(self, status: str = "in_progress", text: str | None = None) -> Json:
+        """Its item, as far as it has come."""
+        text = self.text if text is None else text
+        content = {"type": "output_audio", "transcript": text} if self.audio else {"type": "output_text", "text": text}
+        return answer_json(self.item_id, status, [content])
+
+    @property
+    def remembered(self) -> bool:
+        """Whether its item is one of the conversation's."""
+        return self._conversation_id is not None and not self.deleted
 
     def close(self) -> None:
         """`response.done`, after the item's own last message."""

@@ -70,7 +70,8 @@ class Hearing:
         if self._ears is not None:
             samples = self._ears.take()
         else:
-            samples, self._buffer = torch.cat([torch.empty(0), *self._buffer]), []
+            rest = torch.from_numpy(self._decoder.flush().copy())  # or it would begin the next question
+            samples, self._buffer = torch.cat([*self._buffer, rest]), []
         if (seconds := len(samples) / SAMPLE_RATE) < LEAST_SECONDS - 0.02:  # what the resampler still holds
             raise ProtocolError("Error committing input audio buffer: buffer too small. Expected at least "
                                 f"{1000 * LEAST_SECONDS:.0f}ms of audio, but buffer only has {1000 * seconds:.2f}ms of "
@@ -80,6 +81,7 @@ class Hearing:
     def clear(self) -> None:
         """Forget what is in the buffer."""
         self._buffer = []
+        self._decoder.flush()
         if self._ears is not None:
             self._ears.clear()
 

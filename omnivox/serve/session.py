@@ -251,15 +251,20 @@ class Session:
     def _delete_item(self, message: Json) -> None:
         self._discard()
         item_id = message.get("item_id")
-        if self._answer is not None and self._answer.item_id == item_id:
+        if self._answer is not None and self._answer.remembered and self._answer.item_id == item_id:
+            self._answer.deleted = True
             self._stop(self._answer, "client_cancelled")
         else:
             self._items.delete(str(item_id))
         self._send({"type": "conversation.item.deleted", "item_id": item_id})
 
     def _retrieve_item(self, message: Json) -> None:
+        item_id = str(message.get("item_id"))
+        if self._answer is not None and self._answer.remembered and self._answer.item_id == item_id:
+            self._send({"type": "conversation.item.retrieved", "item": self._answer.item()})
+            return
         try:
-            entry = self._items[str(message.get("item_id"))]
+            entry = self._items[item_id]
         except ProtocolError as error:
             raise ProtocolError(error.message, "item_retrieve_invalid_item_id", "item_id") from error
         self._send({"type": "conversation.item.retrieved", "item": entry.json})
@@ -434,11 +439,12 @@ class Session:
         if entry is not None and entry.items and answer.truncate_at is not None and answer.audio:
             shown = items.history.truncate(entry.items[0], answer.truncate_at)
         item, status = answer.end(event, shown)
-        if entry is not None and answer.item_id is not None:
-            entry.json = item
-            items.append(entry)
-            items.forget()
-        self._send({"type": "conversation.item.done", "previous_item_id": previous, "item": item})
+        if answer.remembered:
+            if entry is not None:
+                entry.json = item
+                items.append(entry)
+                items.forget()
+            self._send({"type": "conversation.item.done", "previous_item_id": previous, "item": item})
         answer.close()
         if self._answer is answer:
             self._answer = None

@@ -51,7 +51,6 @@ const STATUS = {
 function show() {
   const { open } = link;
   const phase = input.holding ? "recording" : conversation.phase;
-  document.body.dataset.phase = open ? phase : "offline";
   say($("status"), status(phase));
   const recording = input.listening || input.holding;
   $("talk").disabled = !open;
@@ -123,7 +122,7 @@ link.addEventListener("state", ({ detail: { state, cause, reason, seconds } }) =
   if (state !== "open" && state !== "connecting") {
     input.lose();
     conversation.lose();
-    if (input.listening) input.listen(false);
+    if (state === "closed" && input.listening) input.listen(false);
   }
   if (state === "open") {
     notice("");
@@ -162,7 +161,7 @@ $("write").addEventListener("submit", (event) => {
   const text = $("text").value.trim();
   if (!text || !link.open) return;
   $("text").value = "";
-  player.start().then(() => conversation.write(text));
+  player.start().catch((error) => notice(`There is no sound (${error.message}).`)).then(() => conversation.write(text));
 });
 $("stop").addEventListener("click", () => conversation.stop());
 $("restart").addEventListener("click", () => {

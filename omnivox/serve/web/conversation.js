@@ -142,9 +142,9 @@ export class Conversation {
       const answer = this.#answers.get(item_id);
       if (!answer || answer.over) return;
       const pcm = fromBase64(delta);
+      if (!this.player.play(item_id, pcm)) return; // no sound here: the words are shown at the end
       answer.received += pcm.length;
       answer.response.sound = true;
-      this.player.play(item_id, pcm);
     },
     "response.output_audio.done": ({ item_id }) => this.player.end(item_id),
     "response.output_audio_transcript.delta": ({ item_id, delta }) => this.#answers.get(item_id)?.say(delta),
@@ -257,7 +257,7 @@ export class Conversation {
     response.timed = true;
     const told = done.omnivox ?? {};
     const pause = turn.voice ? (told.pause_ms ?? null) : null;
-    entry.times({ pause, encode: told.encode_ms, token: told.first_token_ms, sound: told.first_audio_ms,
+    entry.times({ pause, encode: told.encode_ms || null, token: told.first_token_ms, sound: told.first_audio_ms,
                   heard: heard === null ? null : heard - turn.at + (pause ?? 0) });
   }
 }

@@ -103,6 +103,7 @@ export class Input {
   async #example(pcm, url = null, quiet = () => {}) {
     this.#talking?.abort();
     const control = (this.#talking = new AbortController());
+    control.signal.addEventListener("abort", () => this.link.send("input_audio_buffer.clear"));
     this.example = url;
     this.on.change();
     const { turns } = this.conversation;
@@ -110,8 +111,7 @@ export class Input {
     if (this.settings.manual) this.link.send("input_audio_buffer.clear");
     const sent = await this.#stream(pcm, heard, control.signal);
     quiet();
-    if (!sent) this.link.send("input_audio_buffer.clear");
-    else if (this.settings.manual && pcm.length) this.conversation.commit();
+    if (sent && this.settings.manual && pcm.length) this.conversation.commit();
     if (this.#talking !== control) return;
     this.#talking = this.example = null;
     this.on.level(0);

@@ -22,7 +22,10 @@ export class Player {
 
   /** Must first be called from a click or a key: browsers let no page sound before. */
   start() {
-    this.#starting ??= this.#start();
+    this.#starting ??= this.#start().catch((error) => {
+      this.#starting = null;
+      throw error;
+    });
     if (this.context?.state !== "running") this.context?.resume();
     return this.#starting;
   }
@@ -38,10 +41,12 @@ export class Player {
     this.#node.connect(this.context.destination);
   }
 
-  /** pcm: Int16Array at 24 kHz. */
+  /** pcm: Int16Array at 24 kHz. False where nothing can sound. */
   play(item, pcm) {
+    if (!this.#node) return false;
     const samples = toFloat(pcm);
-    this.#node?.port.postMessage({ type: "chunk", item, samples }, [samples.buffer]);
+    this.#node.port.postMessage({ type: "chunk", item, samples }, [samples.buffer]);
+    return true;
   }
 
   end(item) {
@@ -50,11 +55,12 @@ export class Player {
 
   /** Silence now. Resolves to [{item, played, received}] of the items that had not ended. */
   stop() {
-    if (!this.#node || this.context.state !== "running") return Promise.resolve([]);
+    if (!this.#node) return Promise.resolve([]);
     const token = ++this.#token;
     return new Promise((resolve) => {
       this.#stops.set(token, resolve);
       this.#node.port.postMessage({ type: "stop", token });
+      if (this.context.state !== "running") resolve([]); // a phone call, say: it answers only afterwards
     });
   }
 

@@ -28,6 +28,7 @@ export class Realtime extends EventTarget {
   #tries = 0;
   #timer = 0;
   #count = 0;
+  #attempt = 0; // what was begun before the latest attempt has no say any more
   state = "closed";
   cause = null;
   key = "";
@@ -39,6 +40,7 @@ export class Realtime extends EventTarget {
     this.base = base;
     addEventListener("online", () => this.state === "waiting" && this.connect());
     addEventListener("pagehide", () => this.close());
+    addEventListener("pageshow", ({ persisted }) => persisted && this.connect());
   }
 
   get open() {
@@ -48,13 +50,15 @@ export class Realtime extends EventTarget {
   async connect() {
     if (this.open || this.state === "connecting") return;
     clearTimeout(this.#timer);
+    const attempt = ++this.#attempt;
     if (!SENDABLE.test(this.key)) return this.#lose("oddKey");
     this.#become("connecting");
     try {
       if (!this.model) await this.#ask();
     } catch (refusal) {
-      return this.#lose(refusal.message in CAUSES ? refusal.message : "down");
+      return attempt === this.#attempt && this.#lose(known(refusal));
     }
+    if (attempt !== this.#attempt) return;
     const address = new URL("v1/realtime", this.base);
     address.protocol = address.protocol.replace("http", "ws");
     address.searchParams.set("model", this.model);
@@ -76,13 +80,14 @@ export class Realtime extends EventTarget {
       if (socket !== this.#socket) return;
       this.#socket = null;
       const cause = code === 1006 && !greeted ? await this.#diagnose() : classify(code, reason);
-      if (this.#socket === null && this.state !== "closed") this.#lose(cause, code === 1006 ? "" : reason);
+      if (attempt === this.#attempt) this.#lose(cause, reason);
     };
   }
 
   /** Closes and does not come back by itself. */
   close() {
     clearTimeout(this.#timer);
+    this.#attempt += 1;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
@@ -122,7 +127,7 @@ export class Realtime extends EventTarget {
       await this.#ask();
       return (await this.#get("readyz")).ok ? "full" : "unready";
     } catch (refusal) {
-      return refusal.message in CAUSES ? refusal.message : "down";
+      return known(refusal);
     }
   }
 
@@ -138,6 +143,10 @@ export class Realtime extends EventTarget {
     this.cause = cause;
     this.dispatchEvent(new CustomEvent("state", { detail: { state, cause, reason, seconds } }));
   }
+}
+
+function known(refusal) {
+  return refusal.message in CAUSES ? refusal.message : "down";
 }
 
 function classify(code, reason) {
