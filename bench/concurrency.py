@@ -122,8 +122,8 @@ def measure(omni: Omni, waves: Sequence[Any], counts: Sequence[int], settings: R
                          "rtf": round(shared / seconds, 4), "in_time": sum(one.in_time for one in heard) / count})
             row = rows[-1]
             print(f"{count:3d} at once: {row['throughput_ratio']:5.2f} times the throughput of one after another, "
-                  f"first audio p50 {row['first_audio_ms_p50']:7.1f} p95 {row['first_audio_ms_p95']:7.1f} ms, real-time "
-                  f"factor of all together {row['rtf']:.3f}, in time {row['in_time']:.0%}", flush=True)
+                  f"first audio p50 {row['first_audio_ms_p50']:7.1f} p95 {row['first_audio_ms_p95']:7.1f} ms, "
+                  f"real-time factor of all together {row['rtf']:.3f}, in time {row['in_time']:.0%}", flush=True)
     return rows
 
 

@@ -31,7 +31,7 @@ class Running:
 
     def metric(self, name: str) -> float:
         """A value from /metrics."""
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
                     return float(line.split()[1])
@@ -52,13 +52,13 @@ def running(*options: str) -> Iterator[Running]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "omnivox.cli", "serve", "--port", str(port), *options],
+    process = subprocess.Popen([Path(sys.executable).with_name("omnivox"), "serve", "--port", str(port), *options],
                                stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
         address, end = f"127.0.0.1:{port}", time.monotonic() + STARTS_WITHIN
         while True:
             try:
-                urllib.request.urlopen(f"http://{address}/readyz", timeout=1)  # noqa: S310
+                urllib.request.urlopen(f"http://{address}/readyz", timeout=1)
                 break
             except (urllib.error.URLError, OSError):
                 if process.poll() is not None or time.monotonic() > end:

@@ -7,7 +7,7 @@ session are one call, `assign_rows`, and a state can be saved and loaded like an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -85,23 +85,23 @@ def assign_rows(state: Any, rows: Tensor, source: Any, source_rows: Tensor | Non
 
 def first_rows(state: S, rows: int) -> S:
     """The first `rows` sessions of a state, as a state of their own that shares its storage."""
-    if isinstance(state, Tensor):
-        return state[:rows]
-    if isinstance(state, tuple | list):
-        return type(state)(first_rows(child, rows) for child in state)  # type: ignore[return-value]
-    assert is_dataclass(state)
-    return type(state)(**{f.name: first_rows(getattr(state, f.name), rows) for f in fields(state)})  # type: ignore[return-value]
+    return _map_rows(lambda leaf: leaf[0][:rows], [state])  # type: ignore[no-any-return]
 
 
 def join_rows(states: Sequence[S]) -> S:
     """A state whose rows are those of `states`, one behind the other; a copy."""
+    return _map_rows(torch.cat, states)  # type: ignore[no-any-return]
+
+
+def _map_rows(change: Callable[[list[Tensor]], Tensor], states: Sequence[Any]) -> Any:
+    """A state whose leaves are `change` of the leaves of `states`."""
     first = states[0]
     if isinstance(first, Tensor):
-        return torch.cat(states)  # type: ignore[return-value, arg-type]
+        return change(list(states))
     if isinstance(first, tuple | list):
-        return type(first)(join_rows(parts) for parts in zip(*states, strict=True))  # type: ignore[return-value, arg-type, call-arg]
-    assert is_dataclass(first)
-    return type(first)(**{f.name: join_rows([getattr(state, f.name) for state in states]) for f in fields(first)})  # type: ignore[return-value]
+        return type(first)(_map_rows(change, parts) for parts in zip(*states, strict=True))
+    children = {f.name: _map_rows(change, [getattr(state, f.name) for state in states]) for f in fields(first)}
+    return type(first)(**children)
 
 
 def snapshot(state: Any) -> dict[str, Tensor]:

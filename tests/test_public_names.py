@@ -30,7 +30,7 @@ def test_signatures() -> None:
     assert names(omnivox.Audio) == ["samples"]
     assert names(omnivox.Done) == ["reply"]
     assert names(omnivox.Reply) == ["text", "token_ids", "units", "audio", "sample_rate", "timings", "token_ends",
-                                    "cancelled"]
+                                    "cancelled", "cut"]
 
 
 def test_every_error_is_an_omnivox_error_and_a_value_error() -> None:

@@ -3,7 +3,7 @@
 * The Python blocks of a page run in order, as one script, in a folder that holds `question.wav`.
 * Each shell line runs where it can, and its verb, flags, extras and files must exist in any case.
 * A block after `<!-- not run: why -->` is checked without running: Python calls fit the signatures, shell lines parse.
-* A block after `<!-- run with a server -->` is run by tests/serve/test_clients.py, and checked here likewise.
+* A block after `<!-- run with a server -->` is run by tests/serve/test_clients*.py, and checked here likewise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md")),
          *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"(?P<mark><!-- (?:not run: [^\n]+|run with a server) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
-                   re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(?P<mark><!-- (?:not run: [^\n]+|run with a server) -->\n)?"
+                   r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)

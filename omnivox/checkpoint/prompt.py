@@ -19,8 +19,8 @@ class Prompt(Config):
     """before, after: what surrounds the speech. transcribe: what stands in the place of `after` to ask for the words of
     the question, for models trained so. end_ids: tokens that end a reply.
 
-    again: what stands in the place of `before` from a conversation's second turn on; None: a model that knows no earlier
-    turns and hears each question alone. system: the part of `before`, a text, whose place a conversation's own
+    again: what stands in the place of `before` from a conversation's second turn on; None: a model that knows no
+    earlier turns and hears each question alone. system: the part of `before`, a text, whose place a conversation's own
     instructions take; None: a model that takes no instructions."""
 
     before: Piece = ()

@@ -106,7 +106,7 @@ class SpokenLM(nn.Module):
         return min(own, CHUNK_SAMPLES) if self.config.mel.pad_to_chunk else own
 
     def speech_positions(self, samples: int) -> int:
-        """How many positions of the LLM a question of so many samples takes, at most (its last frames may be dropped)."""
+        """How many positions of the LLM a question of so many samples takes, at most."""
         frames = torch.tensor(-(-samples // HOP_LENGTH))
         return max(1, int(self.encoder.output_length(frames)) // self.config.adaptor.k)
 

@@ -51,7 +51,7 @@ class Block(nn.Module):
         x_BTC = x_BTC * valid_BT[..., None]
         columns = x_BTC.shape[1] - self.left - self.right
         y = self.bias.to(x_BTC.dtype).expand(x_BTC.shape[0], columns, -1)
-        for offset, tap in enumerate(self.depthwise.to(x_BTC.dtype)):  # a depthwise convolution, faster so than by torch's
+        for offset, tap in enumerate(self.depthwise.to(x_BTC.dtype)):  # a depthwise convolution, faster than torch's
             y = torch.addcmul(y, x_BTC[:, offset : offset + columns], tap)
         norm = self.norm
         y = F.layer_norm(y, norm.normalized_shape, norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps)
@@ -90,7 +90,7 @@ class PitchBranch(nn.Module):
 
     def forward(self, units_BF: Tensor, valid_BF: Tensor, precision: torch.dtype) -> Tensor:
         x_BFC = self.stack(self.embedding(units_BF).to(precision), valid_BF)
-        return linear(self.head, x_BFC).unflatten(-1, (self.hops, 2))
+        return linear(self.head, x_BFC).unflatten(-1, (self.hops, 2))  # type: ignore[no-any-return]
 
 
 @dataclass

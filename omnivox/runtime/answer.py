@@ -70,13 +70,13 @@ class Answer:
         self._rate = sample_rate
         self._from_wire = Resampling(WIRE_RATE, sample_rate)
         self._odd = b""  # the first half of a sample whose second half has not come
-        self._received = 0  # samples at WIRE_RATE
+        self._given = 0  # samples
         self._text, self._sound, self._timings = "", list[Tensor](), Timings()
 
     @property
     def heard_ms(self) -> int:
-        """Whole milliseconds of sound received."""
-        return self._received * 1000 // WIRE_RATE
+        """Whole milliseconds of sound that were given out."""
+        return self._given * 1000 // self._rate
 
     def take(self, event: Mapping[str, Any]) -> Iterator[Text | Audio | Done]:
         """What an event of this response adds. Raises OmnivoxError if the server failed to make it."""
@@ -97,12 +97,12 @@ class Answer:
         data = self._odd + base64.b64decode(delta)
         whole = len(data) // 2 * 2
         self._odd = data[whole:]
-        self._received += whole // 2
         return torch.from_numpy(np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768)
 
     def _hear(self, samples: NDArray[np.float32]) -> Iterator[Audio]:
         if len(samples):
             self._timings.first_audio = self._timings.first_audio or self.clock.now()
+            self._given += len(samples)
             self._sound.append(torch.from_numpy(samples))
             yield Audio(self._sound[-1])
 
@@ -115,4 +115,5 @@ class Answer:
         timings.total = self.clock.now()
         timings.audio_seconds = len(audio) / self._rate
         timings.real_time_factor = timings.total / timings.audio_seconds if len(audio) else 0.0
-        return Done(Reply(self._text, [], [], audio, self._rate, timings, cancelled=status == "cancelled"))
+        return Done(Reply(self._text, [], [], audio, self._rate, timings, cancelled=status == "cancelled",
+                          cut=status == "incomplete"))

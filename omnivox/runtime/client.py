@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SOUND_FILES = {".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav"}  # a str that ends so is no question
+_NAME = "client_"  # and a number: the ids of events sent, in order
 _PACKET = 12_000  # samples at `WIRE_RATE` in one append, half a second
 _MESSAGE_LIMIT = 64 * 2**20  # bytes of one event from the server
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -68,7 +69,7 @@ class Client:
         self._turns = {"type": voice_activity} if isinstance(voice_activity, str) else voice_activity
         self._to_wire = Resampling(sample_rate, WIRE_RATE)
         self._sending = threading.Lock()  # of sound, whose packets and resampler must keep their order
-        self._ids = count(1)
+        self._ids, self._first = count(1), f"{_NAME}0"
         with ExitStack() as stack:
             self._socket = _connect(address, api_key if api_key is not None else key_of(address), timeout, stack)
             self._open(instructions, session or {})
@@ -111,6 +112,7 @@ class Client:
         self.commit()
 
     def _answer(self, question: Callable[[], None]) -> Iterator[Text | Audio | Done]:
+        self._first = self._name()  # what is refused of earlier questions has been said
         question()
         answer, name = Answer(self.sample_rate), self._name()
         self.send({"type": "response.create", "event_id": name, "response": {"metadata": {"ask": name}}})
@@ -118,7 +120,7 @@ class Client:
         try:
             while not finished:
                 event = self._next()
-                if event["type"] == "error":
+                if event["type"] == "error" and self._concerns(event["error"]):
                     raise_error(event["error"])
                 for made in self._ours(answer, name, event):
                     finished = isinstance(made, Done)
@@ -136,6 +138,11 @@ class Client:
                 answer.id = event["response"]["id"]
         elif answer.id is not None and answer.id == response_of(event):
             yield from answer.take(event)
+
+    def _concerns(self, error: Mapping[str, Any]) -> bool:
+        """Whether this error is about the question being asked, or about none."""
+        about = str(error.get("event_id") or self._first)
+        return about.startswith(_NAME) and int(about.removeprefix(_NAME)) >= int(self._first.removeprefix(_NAME))
 
     def _abandon(self, answer: Answer, name: str) -> None:
         """Stop the answer, wait until it has stopped, and have what nobody heard forgotten."""
@@ -219,7 +226,7 @@ class Client:
         return event
 
     def _name(self) -> str:
-        return f"client_{next(self._ids)}"
+        return f"{_NAME}{next(self._ids)}"
 
     def _push(self, samples: np.ndarray) -> None:
         for start in range(0, len(samples), _PACKET):
@@ -281,7 +288,7 @@ def _is_here(address: SplitResult) -> bool:
 
 def _connect(address: SplitResult, key: str | None, timeout: float, stack: ExitStack) -> ClientConnection:
     try:
-        from websockets.exceptions import InvalidHandshake, InvalidStatus
+        from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.sync.client import connect
     except ImportError as error:
         raise ConfigError(f"client: Python package websockets is missing ({error}); install it with: "
@@ -294,13 +301,17 @@ def _connect(address: SplitResult, key: str | None, timeout: float, stack: ExitS
     except InvalidStatus as error:
         status = error.response.status_code
         said = bytes(error.response.body or b"")[:200].decode(errors="replace").strip()
-        if status in {401, 403}:
+        told = f"(HTTP {status}{f': {said}' if said else ''})"
+        if status == 401:
             given = "the API key was refused" if key else "an API key is needed; give api_key"
-            raise ConfigError(f"{url}: {given} (HTTP {status}{f': {said}' if said else ''})") from error
-        raise OmnivoxError(f"{url}: no Realtime server there (HTTP {status}{f': {said}' if said else ''})") from error
+            raise ConfigError(f"{url}: {given} {told}") from error
+        if status == 403:  # what some servers answer where there is nothing
+            raise ConfigError(f"{url}: the server refuses the connection {told}; check the address and the "
+                              "key") from error
+        raise OmnivoxError(f"{url}: no Realtime server there {told}") from error
     except TimeoutError as error:
         raise OmnivoxError(f"{url}: no answer within {timeout:g} s") from error
-    except (InvalidHandshake, EOFError) as error:
+    except (WebSocketException, EOFError) as error:
         raise OmnivoxError(f"{url}: what answers there is no Realtime server ({error})") from error
     except OSError as error:
         raise OmnivoxError(f"{url}: cannot connect ({error}); is the server running? "

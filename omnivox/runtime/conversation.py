@@ -1,8 +1,8 @@
 """What the LLM has read of one conversation, kept so that nothing is read twice.
 
 A prompt is compared with what was read last: the part that is the same stays, the position goes back behind it, and
-only the rest is read. So truncating an answer, a question that was thrown away, and an answer prepared while the speaker
-paused are one and the same thing: another prompt.
+only the rest is read. So truncating an answer, a question that was thrown away, and an answer prepared while the
+speaker paused are one and the same thing: another prompt.
 
 Shapes: T positions, D LLM width.
 """

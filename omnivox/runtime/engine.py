@@ -1,10 +1,11 @@
 """Many conversations on one model: replies share every step, each as if it were alone.
 
-A thread of its own turns round and round: orders (new replies, cancellations), then a little of one prompt that waits to
-be read, then one tick of all replies that are being made. So a newcomer delays the others by a piece of a prompt at most.
+A thread of its own turns round and round: orders (new replies, cancellations), then a little of one prompt that waits
+to be read, then one tick of all replies that are being made. So a newcomer delays the others by a piece of a prompt at
+most.
 
     reply() ─► queue ─► reading (encode, then the prompt piece by piece) ─► a slot: a token a tick ─► Done
-               bounded: Busy           one at a time                         `Slots`, `Speaking`
+               bounded: BusyError           one at a time                         `Slots`, `Speaking`
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ log = logging.getLogger(__name__)
 RECENT_TICKS = 1000
 
 
-class Busy(OmnivoxError):
+class BusyError(OmnivoxError):
     """Every slot is taken and the queue is full."""
 
 
-class Draining(OmnivoxError):
+class DrainingError(OmnivoxError):
     """The engine is shutting down and takes no more replies."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
     """slots: replies that are made at once; queue: replies that may wait for one; context: positions of the LLM that a
-    prompt and its reply may take; reply_tokens: the longest reply; piece: positions of a prompt read between two ticks."""
+    prompt and its reply may take; reply_tokens: of the longest reply; piece: positions of a prompt read between two
+    ticks."""
 
     slots: int = 8
     queue: int = 32
@@ -118,16 +120,16 @@ class Engine:
         """Begin a reply. `emit` is called in the engine's thread with Text and Audio, then with one Done or Failed.
 
         held: make it as far as its first sound and say nothing of it until `release`: for an answer to a question that
-        may not have ended. Raises Busy, Draining.
+        may not have ended. Raises BusyError, DrainingError.
         """
         job = Job(self, tuple(prompt), emit, settings or ReplySettings(), conversation or self.conversation(), held)
         with self._lock:
             if self._draining:
-                raise Draining("engine: is shutting down; try another server")
+                raise DrainingError("engine: is shutting down; try another server")
             free = self.settings.slots - len(self._rows) - (self._reading is not None)
             if len(self._queue) >= self.settings.queue + max(0, free):
-                raise Busy(f"engine: all {self.settings.slots} slots are taken and {len(self._queue)} replies wait; "
-                           "try again in a moment")
+                raise BusyError(f"engine: all {self.settings.slots} slots are taken and {len(self._queue)} replies "
+                                "wait; try again in a moment")
             self._queue.append(job)
             self._lock.notify()
         return job

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,21 +15,28 @@ from omnivox.runtime.conversation import Conversation
 from omnivox.runtime.detokenise import Detokeniser
 from omnivox.runtime.events import Audio, Done, Failed, Ready, Reply, Text, Timings
 from omnivox.runtime.history import Segment
-from omnivox.runtime.respond import ReplySettings
+from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.speaking import Mouth
-
-if TYPE_CHECKING:
-    from omnivox.runtime.engine import Engine
 
 log = logging.getLogger(__name__)
 Event = Text | Audio | Ready | Done | Failed
 Emit = Callable[[Event], None]
 
 
+class Maker(Protocol):
+    """What a job needs of the engine."""
+
+    omni: Omni
+
+    def order(self, action: Callable[[], None]) -> None: ...
+    def cancel(self, job: Job) -> None: ...
+    def release(self, job: Job) -> None: ...
+
+
 class Job:
     """Callers use `cancel` and `release`; the rest belongs to the engine's thread."""
 
-    def __init__(self, engine: Engine, prompt: tuple[Segment, ...], emit: Emit, settings: ReplySettings,
+    def __init__(self, engine: Maker, prompt: tuple[Segment, ...], emit: Emit, settings: ReplySettings,
                  conversation: Conversation, held: bool) -> None:
         self.engine, self.prompt, self.settings, self.conversation = engine, prompt, settings, conversation
         self.held, self.live, self.ended = held, True, False

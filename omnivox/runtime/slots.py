@@ -118,10 +118,7 @@ class Slots:
         """Fixed shapes, storage updated in place, no question to the device: what a CUDA graph needs."""
         omni, state = self.omni, first_rows(self.state, rows)
         logits = omni.llm.logits(state.hidden)
-        if greedy:
-            ids = logits.argmax(-1)
-        else:
-            ids = omni.sampler.step(Chunk(logits, state.live), state.sampler)[0].data
+        ids = logits.argmax(-1) if greedy else omni.sampler.step(Chunk(logits, state.live), state.sampler)[0].data
         chance = logits.float().softmax(-1).gather(-1, ids[..., None])[:, 0, 0]
         ended = torch.isin(ids[:, 0], self.ends).long()
         predicting = state.hidden.clone()

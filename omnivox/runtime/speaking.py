@@ -1,4 +1,4 @@
-"""The speaking half of many replies: units in, sound out, Ω units at a time, those that are due together in one step."""
+"""The speaking half of many replies: units in, sound out, Ω at a time; those that are due together in one step."""
 
 from __future__ import annotations
 

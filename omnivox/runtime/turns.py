@@ -169,7 +169,7 @@ class Ears:
 
     def _enough(self, audible: bool) -> bool:
         least = self.settings.interrupt_ms if audible else self.settings.min_speech_ms
-        return self._began or bool(self._turn) and blocks_ms(self._speech) >= least
+        return self._began or (bool(self._turn) and blocks_ms(self._speech) >= least)
 
     def _begin(self, audible: bool) -> Iterator[Turn]:
         if not self._began and self._enough(audible):
@@ -206,7 +206,7 @@ class Silero:
 
     def __init__(self) -> None:
         self._model = _silero()
-        self.reset()
+        self._context, self._state = torch.zeros(CONTEXT), torch.zeros(0)
 
     @torch.inference_mode()
     def __call__(self, block: Tensor) -> float:

@@ -27,7 +27,8 @@ class Answer:
                  timings: bool, spoke_until: float | None = None) -> None:
         self.id, self.item_id = new_id("resp"), new_id("item")
         self._send, self._modalities, self._wire, self._rate = send, modalities, wire, rate
-        self._voice, self._max_tokens, self._metadata, self._conversation_id = voice, max_tokens, metadata, conversation_id
+        self._voice, self._max_tokens, self._metadata = voice, max_tokens, metadata
+        self._conversation_id = conversation_id
         self._timings, self.spoke_until = timings, spoke_until
         self._encoder = WireEncoder(wire, rate)
         self.job: Job | None = None

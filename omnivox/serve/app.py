@@ -97,7 +97,8 @@ def _page(app: FastAPI) -> None:
 
     @app.get("/web/examples.json")
     def examples() -> Response:
-        return JSONResponse([{"text": text, "url": f"/web/examples/{i}.wav"} for i, (text, _) in enumerate(_examples())])
+        texts = [text for text, _ in _examples()]
+        return JSONResponse([{"text": text, "url": f"/web/examples/{i}.wav"} for i, text in enumerate(texts)])
 
     @app.get("/web/examples/{number}.wav")
     def example(number: int) -> Response:

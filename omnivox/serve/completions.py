@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from omnivox.runtime.engine import Draining, Engine
+from omnivox.runtime.engine import DrainingError, Engine
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.runtime.history import Segment, Speech
 from omnivox.serve import logs
@@ -56,7 +56,7 @@ def router(engine: Engine, settings: ServeSettings, metrics: Metrics, guard: Gua
     routes.add_api_route("/v1/models/{name:path}", guarded(service.model), methods=["GET"])
     async def complete(request: Request, caller: Caller) -> Response:
         if draining():
-            raise Draining("The server is shutting down; ask another.")
+            raise DrainingError("The server is shutting down; ask another.")
         return await service.complete(request, caller)
 
     routes.add_api_route("/v1/chat/completions", guarded(complete), methods=["POST"])

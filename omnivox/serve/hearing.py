@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omnivox.rates import SAMPLE_RATE
-from omnivox.runtime.turns import Detector, Ears, Silero, Turn, TurnSettings
+from omnivox.runtime.turns import Detector, Ears, Turn, TurnSettings
 from omnivox.serve.audio import AudioFormat, WireDecoder
 from omnivox.serve.protocol import EAGERNESS, Json, ProtocolError
 
@@ -21,7 +21,7 @@ LEAST_SECONDS = 0.1  # of sound in a commit, as OpenAI
 class Hearing:
     """The input buffer of one session, with or without a detector of turns."""
 
-    def __init__(self, pool: ThreadPoolExecutor, longest: float, detector: Callable[[], Detector] = Silero) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, longest: float, detector: Callable[[], Detector]) -> None:
         self._pool, self._longest, self._make_detector = pool, longest, detector
         self._decoder = WireDecoder(AudioFormat())
         self._ears: Ears | None = None
@@ -53,8 +53,8 @@ class Hearing:
         """What more sound brings. `audible`: an answer is being heard. Raises ProtocolError: the buffer is full."""
         waiting = sum(map(len, self._buffer)) / SAMPLE_RATE
         if waiting + self._decoder.format.seconds(len(data)) > self._longest:
-            raise ProtocolError(f"Input audio buffer is full: it holds {waiting:.1f} s and may hold {self._longest:.0f} "
-                                "s; commit or clear it.", "input_audio_buffer_full", "audio")
+            raise ProtocolError(f"Input audio buffer is full: it holds {waiting:.1f} s and may hold "
+                                f"{self._longest:.0f} s; commit or clear it.", "input_audio_buffer_full", "audio")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._hear, data, audible)
 
     def _hear(self, data: bytes, audible: bool) -> list[Turn]:

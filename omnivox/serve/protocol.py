@@ -122,7 +122,7 @@ def _text(value: object, param: str) -> str:
 def _modalities(value: object, param: str) -> tuple[str, ...]:
     if value not in (["audio"], ["text"]):
         raise _bad(param, value, "['audio'] or ['text']")
-    return tuple(value)  # type: ignore[arg-type]
+    return tuple(value)
 
 
 def max_tokens(value: object, param: str) -> int | str:
@@ -180,7 +180,8 @@ def _turn_detection(value: object, param: str) -> Json | None:
         eagerness = values.get("eagerness") or "auto"
         if eagerness not in EAGERNESS:
             raise _bad(f"{param}.eagerness", eagerness, ", ".join(EAGERNESS))
-        return {"type": "semantic_vad", "eagerness": eagerness, "create_response": _flag(values, "create_response", param),
+        return {"type": "semantic_vad", "eagerness": eagerness,
+                "create_response": _flag(values, "create_response", param),
                 "interrupt_response": _flag(values, "interrupt_response", param)}
     raise _bad(f"{param}.type", kind, "'server_vad' or 'semantic_vad', or null for manual turns")
 

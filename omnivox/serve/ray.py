@@ -1,6 +1,6 @@
 """The same app as replicas on a Ray cluster: `omnivox serve --ray`, or `build` from a Ray Serve configuration.
 
-Ray's proxies listen, and hand each connection to the replica with the fewest. A WebSocket stays with its replica to the
+Ray's proxies listen, and hand each connection to a replica that has few. A WebSocket stays with its replica to the
 end; where that replica dies its clients are disconnected, connect again and find another, and Ray starts it anew.
 Everything that ServeSettings limits is counted by each replica for itself.
 """
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omnivox.errors import ConfigError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "omnivox"
 REPLICA_HEADER = "x-omnivox-replica"
-SESSION_HEADER = "x-session-id"  # Ray's own choice
+SESSION_HEADER = "x-session-id"  # Ray's own name for it
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 Application = Any  # of Ray, which need not be here
 MakeEngine = Callable[[], Engine]
@@ -57,13 +58,13 @@ class RaySettings:
 
 def application(make_engine: MakeEngine, settings: ServeSettings, cluster: RaySettings) -> Application:
     """The app as a Ray Serve application of `cluster.replicas` replicas. Raises ConfigError where Ray is missing."""
-    serve = _ray("ray.serve")
+    ray_serve = _ray("ray.serve")
 
     class Replica:
         """What Ray watches: it starts a replica anew whose engine has died."""
 
         def __serve_build_asgi_app__(self) -> FastAPI:
-            replica = serve.get_replica_context().replica_id.unique_id
+            replica = ray_serve.get_replica_context().replica_id.unique_id
             self.engine, app = _start(make_engine, settings, replica)
             return app
 
@@ -78,50 +79,67 @@ def application(make_engine: MakeEngine, settings: ServeSettings, cluster: RaySe
         "ray_actor_options": {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus}}
     if cluster.sticky:
         options["request_router_config"] = _ray("ray.serve.config").RequestRouterConfig(request_router_class=_ROUTER)
-    return serve.deployment(**options)(serve.ingress()(Replica)).bind()
+    return ray_serve.deployment(**options)(ray_serve.ingress()(Replica)).bind()
+
+
+def serve(model: str, loading: Mapping[str, Any], engine: EngineSettings, settings: ServeSettings,
+          replicas: int) -> None:
+    """`omnivox serve --ray`. loading: the keyword arguments of `omnivox.load`. Raises what `run` does."""
+    gpus = 1.0 if loading.get("device") == "cuda" else 0.0
+    run(_maker(model, loading, engine), settings, RaySettings(replicas, gpus=gpus))
 
 
 def run(make_engine: MakeEngine, settings: ServeSettings, cluster: RaySettings) -> None:
     """Serve on the cluster that RAY_ADDRESS names, else on one of this machine's own, until told to end.
 
+    Where Ray Serve runs already its proxies listen where they do.
     Raises ConfigError: Ray is missing, or others could come in without a key.
     """
     check_bind(settings.host, settings)
-    serve = _ray("ray.serve")
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    serve.start(http_options={"host": settings.host, "port": settings.port})
-    serve.run(application(make_engine, settings, cluster), name=NAME, route_prefix="/")
-    ended.wait()
-    serve.shutdown()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless asked for
+    ray_serve = _ray("ray.serve")
+    ray_serve.start(http_options={"host": settings.host, "port": settings.port})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would dump its stack
+    try:
+        ray_serve.run(application(make_engine, settings, cluster), name=NAME, route_prefix="/")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        ray_serve.delete(NAME)  # and nothing else that may run on the cluster; one of our own ends with this process
 
 
 def build(args: Mapping[str, object]) -> Application:
     """For `import_path: omnivox.serve.ray:build` in a Ray Serve configuration, whose `args` these are.
 
-    model: "nano", a folder or a hub name; slots, queue, context, reply_tokens: of the engine; the fields of RaySettings
-    and, but host and port, of ServeSettings. Keys come from the environment variable OMNIVOX_API_KEY, apart by spaces,
-    and never from a file that others read. Ray's proxies listen where the cluster's own configuration says.
-    Raises ConfigError.
+    model: "nano", a folder or a hub name; device, dtype, whisper, vocoder: as `omnivox.load` has them; the fields of
+    EngineSettings, RaySettings and, but host and port, of ServeSettings. Keys come from the environment variable
+    OMNIVOX_API_KEYS, apart by spaces, and never from a file that others read. Ray's proxies listen where the cluster's
+    own configuration says. Raises ConfigError.
     """
     left = {name: str(value) for name, value in args.items() if name not in ("api_keys", "host", "port")}
     model = left.pop("model", "nano")
+    loading: dict[str, str] = {name: left.pop(name) for name in _LOADING if name in left}
     engine, cluster = _read(EngineSettings(), left), _read(RaySettings(), left)
-    keys = tuple(os.environ.get("OMNIVOX_API_KEY", "").split())
-    settings = _read(ServeSettings(api_keys=keys, host="0.0.0.0", model_name=model), left)  # noqa: S104 a cluster's
+    keys = tuple(os.environ.get("OMNIVOX_API_KEYS", "").split())
+    settings = ServeSettings(api_keys=keys, host="0.0.0.0", model_name=PurePath(model).name)  # noqa: S104 a cluster's
+    settings = _read(settings, left)
     if unknown := sorted(left.keys() | args.keys() & {"api_keys", "host", "port"}):
-        raise ConfigError(f"args: found {', '.join(unknown)}; expected model, or fields of EngineSettings, RaySettings "
-                          "or ServeSettings without api_keys, host and port")
+        raise ConfigError(f"args: found {', '.join(unknown)}; expected model, what `omnivox.load` takes, or fields of "
+                          "EngineSettings, RaySettings or ServeSettings without api_keys, host and port")
     check_bind(settings.host, settings)
+    return application(_maker(model, loading, engine), settings, cluster)
 
+
+def _maker(model: str, loading: Mapping[str, Any], settings: EngineSettings) -> MakeEngine:
+    """Loads in the replica, so that only names travel there."""
     def make_engine() -> Engine:
         from omnivox.checkpoint import load_checkpoint
         from omnivox.runtime.respond import Omni
 
-        return Engine(Omni.from_checkpoint(load_checkpoint(model)), engine)
+        return Engine(Omni.from_checkpoint(load_checkpoint(model, **loading)), settings)
 
-    return application(make_engine, settings, cluster)
+    return make_engine
 
 
 def _read(settings: Settings, args: dict[str, str]) -> Settings:
@@ -138,6 +156,7 @@ def _read(settings: Settings, args: dict[str, str]) -> Settings:
 
 
 Settings = TypeVar("Settings", EngineSettings, RaySettings, ServeSettings)
+_LOADING: tuple[str, ...] = ("device", "dtype", "whisper", "vocoder")
 _VALUES: dict[type, Callable[[str], object]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()], int: int, float: float, str: str,
     tuple: lambda text: tuple(text.split())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnivox.errors import OmnivoxError
-from omnivox.runtime.engine import Busy, Draining
+from omnivox.runtime.engine import BusyError, DrainingError
 
 
 class RefusedError(OmnivoxError):
@@ -34,9 +34,9 @@ def refusal(error: Exception) -> RefusedError:
     match error:
         case RefusedError():
             return error
-        case Busy():
+        case BusyError():
             return RefusedError(str(error), status=429, type="rate_limit_error", code="engine_busy", retry_after=1.0)
-        case Draining():
+        case DrainingError():
             return RefusedError(str(error), status=503, type="server_error", code="server_draining", retry_after=5.0)
         case OmnivoxError():
             return RefusedError(str(error), param=str(error).partition(":")[0] or None)

@@ -258,7 +258,7 @@ def test_nobody_there_is_one_clear_error() -> None:
 @pytest.mark.parametrize(("status", "key", "kind", "said"), [
     (401, None, ConfigError, "an API key is needed; give api_key .HTTP 401: because"),
     (401, "wrong", ConfigError, "the API key was refused .HTTP 401"),
-    (403, None, ConfigError, "HTTP 403"),
+    (403, None, ConfigError, "refuses the connection .HTTP 403: because.; check the address and the key"),
     (404, None, OmnivoxError, "no Realtime server there .HTTP 404: because"),
     (503, None, OmnivoxError, "HTTP 503"),
 ])
@@ -319,9 +319,10 @@ def test_an_error_instead_of_an_answer_is_raised_and_the_connection_lives() -> N
         peer.greet()
         name = peer.until("response.create")["event_id"]
         peer.send("error", error={"type": "server_error", "message": "too busy", "code": "busy", "event_id": name})
-        peer.until("response.cancel")
-        peer.send("error", error={"type": "invalid_request_error", "message": "none", "event_id": name,
-                                  "code": "response_cancel_not_active"})
+        cancel = peer.until("response.cancel")["event_id"]
+        peer.send("error", error={"type": "invalid_request_error", "message": "none", "event_id": cancel,
+                                  "code": "response_cancel_not_active"})  # of the question before
+        peer.send("error", error={"type": "invalid_request_error", "message": "what?", "event_id": "somebody's"})
         peer.answer(peer.until("response.create")["response"]["metadata"], "Now.", None, "resp_2")
 
     with server(talk) as (url, _), Client(url) as client:

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnivox.errors import AudioError, ConfigError
-from omnivox.runtime.engine import Busy, Draining, Engine, EngineSettings
+from omnivox.runtime.engine import BusyError, DrainingError, Engine, EngineSettings
 from omnivox.runtime.events import Audio, Done, Failed, Reply, Text
 from omnivox.runtime.history import History
 from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
+from tests import tiny
 
 WAIT = 60  # seconds until a test gives up
 
@@ -154,7 +154,7 @@ def test_more_than_the_slots_wait_and_more_than_the_queue_are_refused(omni: Omni
     with Engine(omni, EngineSettings(slots=2, queue=1, reply_tokens=8)) as engine:
         with stalled(engine):
             waiting = [ask(engine, seed) for seed in range(3)]
-            with pytest.raises(Busy, match=r"all 2 slots are taken and 3 replies wait"):
+            with pytest.raises(BusyError, match=r"all 2 slots are taken and 3 replies wait"):
                 ask(engine)
         for seed, heard in enumerate(waiting):
             assert_same(heard.reply(), alone(omni, seed, 1.0, ReplySettings(max_new_tokens=8)))
@@ -213,7 +213,7 @@ def test_closing_lets_replies_end_and_takes_no_more(omni: Omni) -> None:
         heard = ask(engine, max_new_tokens=24)
     engine.close(drain=WAIT)
     assert not heard.reply().cancelled
-    with pytest.raises(Draining):
+    with pytest.raises(DrainingError):
         ask(engine)
 
 

@@ -38,7 +38,7 @@ class Wire:
 
     def __init__(self, address: str, **options: Any) -> None:
         self.socket = websockets.connect(f"ws://{address}/v1/realtime?model=nano", compression=None, max_size=None,
-                                         proxy=None, **options)
+                                         max_queue=None, proxy=None, **options)
         self.seen: list[Event] = []
 
     def __enter__(self) -> Wire:

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("silero_vad", reason="the extra serve is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -151,8 +152,8 @@ def test_the_space_bar_is_push_to_talk(visit: Visit) -> None:
     assert visit.answer("done")
     sent = [event for event in visit.sent()[1:] if event["type"] != "input_audio_buffer.append"]
 
-    assert [event["type"] for event in sent] == ["session.update", "input_audio_buffer.clear", "input_audio_buffer.commit",
-                                                 "response.create", "session.update"]
+    assert [event["type"] for event in sent] == [
+        "session.update", "input_audio_buffer.clear", "input_audio_buffer.commit", "response.create", "session.update"]
     off, on = (event["session"]["audio"]["input"]["turn_detection"] for event in sent if "session" in event)
     assert off is None
     assert on["type"] == "server_vad"

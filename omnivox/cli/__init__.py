@@ -1,0 +1,32 @@
+"""The command line. Bodies are short and import what they need themselves, so that `--help` is quick.
+
+Exit status: 0 well, 1 the machine failed (a full disk), 2 bad usage or bad input (one line on stderr), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from omnivox.cli import model, serve, talk
+
+app = typer.Typer(name="omnivox", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Speak and be answered: text and speech together, streamed.")
+
+
+@app.callback(invoke_without_command=True, no_args_is_help=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Speak and be answered: text and speech together, streamed."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"omnivox {installed('omnivox')}")
+        raise typer.Exit
+
+
+app.command(no_args_is_help=True)(talk.respond)
+app.command()(talk.chat)
+app.command()(serve.serve)
+for command in (model.info, model.convert, model.evaluate, model.train):
+    app.command(no_args_is_help=True)(command)

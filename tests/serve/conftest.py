@@ -1,0 +1,39 @@
+"""nano on a port of its own, for tests that come as strangers do, and the folder that a page's snippet runs in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def address(nano_weights: Path) -> Iterator[str]:
+    """Where nano is served, such as 127.0.0.1:54321."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("websockets")
+    import omnivox
+    from tests.serve.live import served
+
+    with served(omnivox.load("nano", device="cpu")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def spoken(question: Path) -> bytes:
+    """The bundled question as the protocol's sound."""
+    from omnivox.sound import read_audio
+    from tests.serve.live import pcm
+
+    return pcm(read_audio(question, 24_000).numpy())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Path, spoken: bytes) -> Path:
+    """The current folder, with the question in it as file and as bare sound."""
+    shutil.copy(question, tmp_path / "question.wav")
+    (tmp_path / "question.pcm").write_bytes(spoken)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
