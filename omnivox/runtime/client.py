@@ -141,8 +141,8 @@ class Client:
 
     def _concerns(self, error: Mapping[str, Any]) -> bool:
         """Whether this error is about the question being asked, or about none."""
-        about = str(error.get("event_id") or self._first)
-        return about.startswith(_NAME) and int(about.removeprefix(_NAME)) >= int(self._first.removeprefix(_NAME))
+        number = str(error.get("event_id") or self._first).removeprefix(_NAME)
+        return number.isdigit() and int(number) >= int(self._first.removeprefix(_NAME))
 
     def _abandon(self, answer: Answer, name: str) -> None:
         """Stop the answer, wait until it has stopped, and have what nobody heard forgotten."""

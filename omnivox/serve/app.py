@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
@@ -14,6 +13,8 @@ import soundfile
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnivox.runtime.engine import Engine
 from omnivox.serve.completions import router
@@ -32,6 +33,21 @@ HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff
 EXAMPLES = 6  # spoken questions offered by the page
 
 
+class Secured:
+    """Puts the headers on every answer, without standing between a stream and its reader."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, sent if scope["type"] == "http" else send)
+
+
 def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI:
     """An app around a running engine. `app.state.connections` knows the open sessions, and drains them."""
     settings = settings or ServeSettings()
@@ -47,13 +63,8 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
     app = FastAPI(title="omnivox", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.connections, app.state.metrics, app.state.engine = connections, metrics, engine
 
-    @app.middleware("http")
-    async def secured(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
-        response.headers.update(HEADERS)
-        return response
-
-    app.include_router(router(engine, settings, metrics, guard))
+    app.add_middleware(Secured)
+    app.include_router(router(engine, settings, metrics, guard, draining=lambda: connections.draining))
 
     @app.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:

@@ -83,7 +83,7 @@ class Connection:
             message = await self._queue.get()
             try:
                 async with asyncio.timeout(self.settings.send_seconds):
-                    await self.socket.send_text(json.dumps(message, ensure_ascii=False))
+                    await self.socket.send_text(json.dumps(message))
             except TimeoutError:
                 self.close(POLICY, "You read too slowly.")
                 return

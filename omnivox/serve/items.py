@@ -14,7 +14,7 @@ from omnivox.errors import OmnivoxError
 from omnivox.runtime.events import Reply
 from omnivox.runtime.history import History, Item
 from omnivox.serve.audio import AudioFormat, WireDecoder
-from omnivox.serve.protocol import Json, ProtocolError, new_id
+from omnivox.serve.protocol import Json, ProtocolError, is_whole, new_id
 
 MOST = 1000  # items remembered, of whatever kind
 ROOT = "root"
@@ -144,8 +144,8 @@ class Items:
             samples = torch.cat([torch.from_numpy(decoder.push(data)), torch.from_numpy(decoder.flush())])
             return {"type": kind, "transcript": part.get("transcript")}, self.history.speech(samples)
         text = part.get("text")
-        if not isinstance(text, str) or not text.strip():
-            raise ProtocolError(f"Invalid value for '{param}.text': found {text!r}; expected some words.",
+        if not isinstance(text, str) or not text.strip() or not is_whole(text):
+            raise ProtocolError(f"Invalid value for '{param}.text': found {ascii(text)[:80]}; expected some words.",
                                 "invalid_value", f"{param}.text")
         shown = {"type": "output_text" if role == "assistant" else kind, "text": text}
         return shown, None if role == "system" else self._words("user" if role == "user" else "assistant", text, param)

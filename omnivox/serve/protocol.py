@@ -114,9 +114,14 @@ def _object(value: object, param: str) -> Json:
 
 
 def _text(value: object, param: str) -> str:
-    if value is not None and not isinstance(value, str):
-        raise _bad(param, value, "a string")
+    if value is not None and (not isinstance(value, str) or not is_whole(value)):
+        raise _bad(param, ascii(value)[:80], "a string")
     return value or ""
+
+
+def is_whole(text: str) -> bool:
+    """Whether no character is half a pair, as JSON may have it."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _modalities(value: object, param: str) -> tuple[str, ...]:

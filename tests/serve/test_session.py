@@ -346,6 +346,8 @@ WRONG = [
     ({"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": -1}, "audio_end_ms"),
     ({"type": "conversation.item.delete", "item_id": "x"}, "item_id"),
     ({"type": "response.create", "response": {"max_output_tokens": 0}}, "response.max_output_tokens"),
+    ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [
+        {"type": "input_text", "text": "\ud800"}]}}, "item.content[0].text"),
     ({"type": "nonsense"}, "type"),
 ]
 
