@@ -85,8 +85,9 @@ class Responses:
         config = overridden(self._config(), options)
         outside = options.get("conversation") == "none"
         answer = self._new_answer(config, options, spoke_until, outside)
-        items = self._outside(options, config) if outside or options.get("input") is not None else self._items
-        if not items.questioned:
+        asked = self._outside(options, config) if outside or options.get("input") is not None else self._items
+        items = asked if outside else self._items  # that the answer joins
+        if not asked.questioned:
             answer.fail("There is nothing to answer yet.", "conversation_empty")
             self._metrics.replied("failed")
             return
@@ -99,7 +100,7 @@ class Responses:
             answer.job, prepared.listener = prepared.job, tell
         else:
             try:
-                answer.job = self._submit(items, config, self.crossing(tell), held=False, kept=items is self._items)
+                answer.job = self._submit(asked, config, self.crossing(tell), held=False, kept=asked is self._items)
             except (BusyError, DrainingError) as error:
                 answer.fail(str(error), "server_busy")
                 self._metrics.replied("failed")

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests import tiny
+
+if TYPE_CHECKING:
+    from omnivox.runtime.engine import Engine
+    from tests.serve.talking import Talk
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +45,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Path, spok
     (tmp_path / "question.pcm").write_bytes(spoken)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """A tiny model whose answers never end by themselves."""
+    from omnivox.runtime.engine import Engine, EngineSettings
+
+    with Engine(tiny.omni(end_ids=()), EngineSettings(slots=4, reply_tokens=60)) as running:
+        yield running
+
+
+@pytest.fixture
+def talk(engine: Engine) -> Iterator[Talk]:
+    """Runs a script with a client of its own, and gives the client afterwards."""
+    from tests.serve.talking import talks
+
+    with ThreadPoolExecutor(1) as pool:
+        yield talks(engine, pool)

@@ -1,112 +1,13 @@
-"""One session: turns, prepared answers, interruptions, items, and what is wrong with a message. The detector hears
-speech wherever the sound is loud; everything else is real."""
+"""One session: turns, prepared answers, interruptions, items."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import pytest
-from torch import Tensor
-
-from omnivox.runtime.engine import Engine, EngineSettings
-from omnivox.runtime.respond import Omni
-from omnivox.serve.metrics import Metrics
-from omnivox.serve.session import Session
-from omnivox.serve.settings import ServeSettings
-from tests import tiny
-
-RATE = 24_000
-WAIT = 60.0
-Events = list[dict[str, Any]]
-
-
-class Loud:
-    """Speech is what is loud."""
-
-    def __call__(self, block: Tensor) -> float:
-        return float(block.abs().max() > 0.05)
-
-    def reset(self) -> None:
-        pass
-
-
-class Client:
-    """Talks to a session in the same event loop."""
-
-    def __init__(self, engine: Engine, pool: ThreadPoolExecutor, **settings: Any) -> None:
-        self.events: Events = []
-        self.session = Session(engine, ServeSettings(**settings), Metrics(), self.events.append, pool, Loud)
-        self.session.begin()
-
-    async def send(self, kind: str, **fields: Any) -> None:
-        await self.session.handle(json.dumps({"type": kind, **fields}))
-
-    async def sound(self, seconds: float, loud: bool = True) -> None:
-        rng = np.random.default_rng(0)
-        wave = rng.uniform(-0.3, 0.3, int(seconds * RATE)) if loud else np.zeros(int(seconds * RATE))
-        pcm = (wave * 32767).astype("<i2").tobytes()
-        for start in range(0, len(pcm), 1920):  # 40 ms
-            await self.send("input_audio_buffer.append", audio=base64.b64encode(pcm[start:start + 1920]).decode())
-
-    async def ask(self, seconds: float = 0.8, silence: float = 0.7) -> None:
-        await self.sound(seconds)
-        await self.sound(silence, loud=False)
-
-    async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """The count-th event of a kind."""
-        async with asyncio.timeout(WAIT):
-            while len(found := [event for event in self.events if event["type"] == kind]) < count:
-                await asyncio.sleep(0.001)
-        return found[count - 1]
-
-    def kinds(self) -> list[str]:
-        """Types as they came; deltas, of text and of sound, once for each run of them."""
-        found: list[str] = []
-        for event in self.events:
-            kind = "deltas" if event["type"].endswith("delta") else event["type"]
-            if kind != "deltas" or found[-1] != kind:
-                found.append(kind)
-        return found
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        return [event["error"] for event in self.events if event["type"] == "error"]
-
-
-@pytest.fixture(scope="module")
-def omni() -> Omni:
-    return tiny.omni(end_ids=())
-
-
-@pytest.fixture(scope="module")
-def engine(omni: Omni) -> Iterator[Engine]:
-    with Engine(omni, EngineSettings(slots=4, reply_tokens=60)) as running:
-        yield running
-
-
-@pytest.fixture
-def talk(engine: Engine) -> Iterator[Callable[[Callable[[Client], Awaitable[None]]], Client]]:
-    """Runs a conversation, and gives its client afterwards."""
-    with ThreadPoolExecutor(1) as pool:
-        def run(script: Callable[[Client], Awaitable[None]], **settings: Any) -> Client:
-            async def main() -> Client:
-                client = Client(engine, pool, **settings)
-                await script(client)
-                client.session.end()
-                return client
-
-            return asyncio.run(main())
-
-        yield run
-
-
-Talk = Callable[..., Client]
+from omnivox.runtime.engine import Engine
+from tests.serve.talking import WAIT, Client, Talk
 
 
 def test_a_spoken_turn_in_order(talk: Talk) -> None:
@@ -278,6 +179,21 @@ def test_a_response_outside_the_conversation_leaves_no_trace(talk: Talk) -> None
     assert client.session._history.items == []
 
 
+def test_a_response_to_other_input_joins_the_conversation(talk: Talk) -> None:
+    def said(word: str) -> dict[str, Any]:
+        return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": word}]}
+
+    async def script(client: Client) -> None:
+        await client.send("conversation.item.create", item=said("word1"))
+        await client.send("response.create", response={"input": [said("word2")], "max_output_tokens": 3})
+        done = await client.until("response.done")
+        await client.send("conversation.item.retrieve", item_id=done["response"]["output"][0]["id"])
+
+    client = talk(script)
+    assert client.events[-1]["type"] == "conversation.item.retrieved"
+    assert [item.role for item in client.session._history.items] == ["user", "assistant"]
+
+
 def test_semantic_turns_wait_longer_where_the_model_is_unsure(talk: Talk) -> None:
     async def script(client: Client) -> None:
         await client.send("session.update", session={"audio": {"input": {"turn_detection": {
@@ -327,62 +243,3 @@ def test_g711_in_and_out(talk: Talk) -> None:
     sound = sum(len(base64.b64decode(e["delta"])) for e in client.events if e["type"] == "response.output_audio.delta")
     assert sound > 800
     assert client.events[-1]["response"]["audio"]["output"]["format"] == {"type": "audio/pcma"}
-
-
-WRONG = [
-    ({"type": "session.update"}, "session"),
-    ({"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/mp3"}}}}},
-     "session.audio.input.format"),
-    ({"type": "session.update", "session": {"audio": {"output": {"voice": "nobody"}}}}, "session.audio.output.voice"),
-    ({"type": "session.update", "session": {"audio": {"output": {"speed": 1.5}}}}, "session.audio.output.speed"),
-    ({"type": "session.update", "session": {"tools": [{"type": "function"}]}}, "session.tools"),
-    ({"type": "session.update", "session": {"colour": "red"}}, "session.colour"),
-    ({"type": "session.update", "session": {"omnivox": {"chunk_units": 0}}}, "session.omnivox.chunk_units"),
-    ({"type": "session.update", "session": {"audio": {"input": {"turn_detection": {
-        "type": "server_vad", "threshold": 7}}}}}, "session.audio.input.turn_detection.threshold"),
-    ({"type": "input_audio_buffer.append", "audio": "%"}, "audio"),
-    ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": []}}, "item.content"),
-    ({"type": "conversation.item.create", "item": {"type": "function_call_output"}}, "item.type"),
-    ({"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": -1}, "audio_end_ms"),
-    ({"type": "conversation.item.delete", "item_id": "x"}, "item_id"),
-    ({"type": "response.create", "response": {"max_output_tokens": 0}}, "response.max_output_tokens"),
-    ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [
-        {"type": "input_text", "text": "\ud800"}]}}, "item.content[0].text"),
-    ({"type": "nonsense"}, "type"),
-]
-
-
-@pytest.mark.parametrize(("message", "param"), WRONG, ids=[param for _, param in WRONG])
-def test_a_wrong_message_is_answered_and_changes_nothing(talk: Talk, message: dict[str, Any], param: str) -> None:
-    async def script(client: Client) -> None:
-        before = client.session.config
-        await client.session.handle(json.dumps(message | {"event_id": "mine"}))
-        assert client.session.config == before
-
-    client = talk(script)
-    assert len(client.errors) == 1
-    error = client.errors[0]
-    assert (error["type"], error["param"], error["event_id"]) == ("invalid_request_error", param, "mine")
-
-
-def test_an_empty_commit_and_a_full_buffer(talk: Talk) -> None:
-    async def script(client: Client) -> None:
-        await client.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
-        await client.send("input_audio_buffer.commit")
-        await client.sound(1.5)
-        await client.send("input_audio_buffer.clear")
-        await client.send("input_audio_buffer.commit")
-        await client.sound(2.5)
-
-    client = talk(script, max_buffered_seconds=2.0)
-    assert [error["code"] for error in client.errors][:3] == [
-        "input_audio_buffer_commit_empty", "input_audio_buffer_commit_empty", "input_audio_buffer_full"]
-
-
-def test_nothing_to_answer_is_a_failed_response_and_no_error(talk: Talk) -> None:
-    async def script(client: Client) -> None:
-        await client.send("response.create")
-
-    client = talk(script)
-    assert not client.errors
-    assert client.events[-1]["response"]["status"] == "failed"
