@@ -31,6 +31,7 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
            "Cross-Origin-Opener-Policy": "same-origin", "Permissions-Policy": "microphone=(self)"}
 EXAMPLES = 6  # spoken questions offered by the page
+ASKING = frozenset("what what's which who how when where why is are do does did can could would".split())
 
 
 class Secured:
@@ -123,13 +124,14 @@ def _page(app: FastAPI) -> None:
 
 @cache
 def _examples() -> list[tuple[str, bytes]]:
-    """Words and wav file of some held-out questions, one of a topic."""
+    """Words and wav file of some held-out questions: of each topic the shortest, and of the topics a few."""
     from omnivox.nano.questions import held_out
 
-    chosen = {asked.topic: asked for asked in reversed(held_out("seen_voice"))}
+    shortest = {asked.topic: asked for asked in sorted(held_out("seen_voice"), key=lambda asked: -len(asked.question))}
     found = []
-    for topic in sorted(chosen)[:: max(1, len(chosen) // EXAMPLES)][:EXAMPLES]:
-        file = io.BytesIO()
-        soundfile.write(file, chosen[topic].audio, 16_000, subtype="PCM_16", format="WAV")
-        found.append((chosen[topic].question, file.getvalue()))
+    for topic in sorted(shortest)[:: max(1, len(shortest) // EXAMPLES)][:EXAMPLES]:
+        file, words = io.BytesIO(), shortest[topic].question
+        soundfile.write(file, shortest[topic].audio, 16_000, subtype="PCM_16", format="WAV")
+        asks = words.split()[0] in ASKING
+        found.append((words[0].upper() + words[1:] + ("?" if asks else "."), file.getvalue()))
     return found

@@ -1,6 +1,6 @@
 """omnivox's own client, `omnivox chat` and openai's client against our server.
 
-The snippets are those of docs/connect.md; a package that is not installed is skipped.
+The snippets are those of README and docs/connect.md; a package that is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ def test_every_snippet_that_needs_a_server_is_run(root: Path) -> None:
     for page in [root / "README.md", *(root / "docs").glob("*.md")]:
         for section in page.read_text().split("\n## ")[1:]:
             if MARK in section:
-                assert page.name == "connect.md"
+                assert page.name in ("README.md", "connect.md")
                 assert section.count(MARK) == 1
                 assert f'snippet("{section.splitlines()[0]}"' in tests
+
+
+def test_the_snippet_of_the_readme(address: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(snippet("Serve, and connect your own app", "python", address, root, "README.md"))
+    assert "Rome" in capsys.readouterr().out
 
 
 # -- ours -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,175 @@
+"""The app over real connections: health, headers, limits, keys, slow readers, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("fastapi")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from omnivox.runtime.engine import Engine
+from omnivox.serve.app import create_app
+from omnivox.serve.settings import ServeSettings
+from tests.serve.running import WAIT, serving
+
+TEXT = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "word1"}]}
+
+
+@contextlib.contextmanager
+def served(engine: Engine, **settings: Any) -> Iterator[tuple[str, Any]]:
+    """The address, and the app."""
+    app = create_app(engine, ServeSettings(**settings))
+    with serving(app, ws_max_size=settings.get("max_message_bytes", 2**20)) as address:
+        yield address, app
+
+
+def realtime(address: str, **options: Any) -> contextlib.AbstractContextManager[ClientConnection]:
+    return connect(f"ws://{address}/v1/realtime", open_timeout=WAIT, **options)
+
+
+def until(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    while (event := json.loads(socket.recv(timeout=WAIT)))["type"] != kind:
+        pass
+    return event  # type: ignore[no-any-return]
+
+
+def ask(socket: ClientConnection) -> None:
+    socket.send(json.dumps({"type": "conversation.item.create", "item": TEXT}))
+    socket.send(json.dumps({"type": "response.create"}))
+
+
+def closed(socket: ClientConnection) -> int:
+    """The close code, when the server has hung up."""
+    try:
+        while True:
+            socket.recv(timeout=WAIT)
+    except ConnectionClosed as ended:
+        assert ended.rcvd is not None
+        return ended.rcvd.code
+
+
+def test_health_metrics_and_headers(engine: Engine) -> None:
+    with served(engine) as (address, _), httpx.Client(base_url=f"http://{address}") as http:
+        assert http.get("/healthz").json() == {"status": "ok"}
+        assert http.get("/readyz").status_code == 200
+        with realtime(address) as socket:
+            ask(socket)
+            until(socket, "response.done")
+        text = http.get("/metrics").text
+        assert 'omnivox_responses_total{status="incomplete"} 1.0' in text
+        assert "omnivox_slots 4.0" in text
+        page = http.get("/")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert http.get("/v1/models").json()["data"][0]["id"] == "nano"
+        assert http.get("/web/examples/99.wav").status_code == 404
+
+
+def test_who_has_no_key_stays_outside(engine: Engine) -> None:
+    with served(engine, api_keys=("right",)) as (address, _):
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            with pytest.raises(InvalidStatus) as refused:
+                realtime(address, additional_headers=headers).__enter__()
+            assert refused.value.response.status_code == 401
+            assert b"invalid_api_key" in refused.value.response.body
+        assert httpx.get(f"http://{address}/metrics").status_code == 401
+        with realtime(address, additional_headers={"Authorization": "Bearer right"}) as socket:
+            until(socket, "session.created")
+        with realtime(address, subprotocols=["realtime", "openai-insecure-api-key.right"]) as socket:
+            assert socket.subprotocol == "realtime"
+            until(socket, "session.created")
+
+
+def test_a_page_of_another_site_stays_outside(engine: Engine) -> None:
+    with served(engine) as (address, _), pytest.raises(InvalidStatus) as refused:
+        realtime(address, additional_headers={"Origin": "https://evil.example"}).__enter__()
+    assert refused.value.response.status_code == 403
+
+
+def test_only_so_many_at_once(engine: Engine) -> None:
+    with served(engine, max_sessions=1) as (address, _), realtime(address):
+        with pytest.raises(InvalidStatus) as refused:
+            realtime(address).__enter__()
+        assert refused.value.response.status_code == 429
+
+
+@pytest.mark.parametrize(("settings", "code"), [({"idle_seconds": 0.3}, 1008), ({"total_seconds": 0.3}, 1008)])
+def test_nobody_stays_for_ever(engine: Engine, settings: dict[str, float], code: int) -> None:
+    with served(engine, **settings) as (address, _), realtime(address) as socket:
+        assert closed(socket) == code
+
+
+def test_a_message_that_is_too_long_ends_the_session_alone(engine: Engine) -> None:
+    with served(engine, max_message_bytes=5000) as (address, _), realtime(address) as good, realtime(address) as bad:
+        bad.send("x" * 6000)
+        assert closed(bad) == 1009
+        ask(good)
+        until(good, "response.done")
+
+
+def test_a_slow_reader_is_hung_up_on(engine: Engine) -> None:
+    """Its answers fill the connection, then the queue; others do not notice."""
+    limits = {"send_queue": 20, "send_seconds": 0.5}
+    with served(engine, **limits) as (address, app), realtime(address, max_queue=1) as slow:
+        sessions = app.state.connections
+        end = time.monotonic() + WAIT
+        with contextlib.suppress(ConnectionClosed):
+            while sessions._open and time.monotonic() < end:
+                slow.send(json.dumps({"type": "session.update", "session": {"instructions": "x" * 20_000}}))
+        assert not sessions._open
+        with realtime(address) as good:
+            ask(good)
+            until(good, "response.done")
+
+
+def test_draining_lets_answers_end_and_sends_everybody_away(engine: Engine) -> None:
+    with served(engine) as (address, app), realtime(address) as talking, realtime(address) as idle:
+        until(idle, "session.created")
+        ask(talking)
+        until(talking, "response.created")
+        connections = app.state.connections
+        loop = next(iter(connections._open)).closing.get_loop()
+        draining = asyncio.run_coroutine_threadsafe(connections.drain(WAIT), loop)
+        assert until(talking, "response.done")["response"]["status"] == "incomplete"  # to its full length
+        assert closed(talking) == closed(idle) == 1012
+        draining.result(WAIT)
+        assert httpx.get(f"http://{address}/readyz").status_code == 503
+        with pytest.raises(InvalidStatus) as refused:
+            realtime(address).__enter__()
+        assert refused.value.response.status_code == 503
+
+
+def test_a_real_process_ends_in_peace(nano_weights: Path) -> None:
+    script = Path(sys.executable).with_name("omnivox")
+    if not script.exists():
+        pytest.skip("the console script is not installed")
+    process = subprocess.Popen([script, "serve", "--port", "0", "--drain-seconds", "20"], stderr=subprocess.PIPE,
+                               text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert process.stderr is not None
+    try:
+        address = next(line.split("http://")[1].split()[0] for line in process.stderr if "running on http" in line)
+        with realtime(address) as socket:
+            ask(socket)
+            until(socket, "response.output_audio.delta")
+            process.send_signal(signal.SIGTERM)
+            assert until(socket, "response.done")["response"]["status"] == "completed"
+            assert closed(socket) == 1012
+        assert process.wait(WAIT) == 0
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
