@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= docs/question.wav
+BENCHES := $(addprefix bench/,decode_growth.py first_audio.py vocoder_seams.py concurrency.py response.py certainty.py soak.py)
 
 .PHONY: help demo test slow check nano bench clean
 .DELETE_ON_ERROR:
@@ -32,7 +33,7 @@ nano: $(VENV)/training
 	OMNIVOX=$(BIN)/omnivox bash recipes/nano.sh
 
 bench: $(VENV)/developing
-	set -e; for script in bench/decode_growth.py bench/first_audio.py bench/vocoder_seams.py; do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done
 
 # One environment, three depths: what a user needs, what the tests need, what training nano needs.
 # pyworld, in the last, may need a C compiler.

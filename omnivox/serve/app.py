@@ -31,7 +31,7 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
            "Cross-Origin-Opener-Policy": "same-origin", "Permissions-Policy": "microphone=(self)"}
 EXAMPLES = 6  # spoken questions offered by the page
-ASKING = frozenset("what what's which who how when where why is are do does did can could would".split())
+ASKING = frozenset(("what", "what's", "which", "who", "how", "when", "where", "why", "is", "are", "do", "does", "can"))
 
 
 class Secured:

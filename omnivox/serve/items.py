@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from omnivox.errors import OmnivoxError
+from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Reply
 from omnivox.runtime.history import History, Item
 from omnivox.serve.audio import AudioFormat, WireDecoder
@@ -67,6 +68,7 @@ class Items:
         if any(other.json["id"] == entry.json["id"] for other in self._entries):
             raise ProtocolError(f"Item with id {entry.json['id']!r} already exists.", "item_create_duplicate_item_id",
                                 "item.id")
+        self.forget()
         place = 0 if previous is None else self._entries.index(self[previous]) + 1
         remembered = sum(len(other.items) for other in self._entries[:place])
         for offset, item in enumerate(entry.items):
@@ -141,6 +143,10 @@ class Items:
         if kind == "input_audio":
             decoder = WireDecoder(wire)
             data = decode_base64(part.get("audio"), f"{param}.audio")
+            longest = self.history.omni.model.max_samples / SAMPLE_RATE
+            if (seconds := wire.seconds(len(data))) > longest:  # not even to be converted
+                raise ProtocolError(f"Invalid value for '{param}.audio': lasts {seconds:.1f} s; this model hears at "
+                                    f"most {longest:.1f} s.", "invalid_value", f"{param}.audio")
             samples = torch.cat([torch.from_numpy(decoder.push(data)), torch.from_numpy(decoder.flush())])
             return {"type": kind, "transcript": part.get("transcript")}, self.history.speech(samples)
         text = part.get("text")

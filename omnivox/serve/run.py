@@ -51,6 +51,6 @@ def serve(engine: Engine, settings: ServeSettings) -> None:
     app = create_app(engine, settings)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None, access_log=False,
                             ws_max_size=settings.max_message_bytes, ws_max_queue=32, server_header=False,
-                            timeout_graceful_shutdown=2)
+                            timeout_graceful_shutdown=2 + int(settings.drain_seconds))
     with engine:
         Server(config, app.state.connections, settings.drain_seconds).run()
