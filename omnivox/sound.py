@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +12,9 @@ from torch import Tensor
 
 from omnivox.errors import AudioError
 from omnivox.rates import SAMPLE_RATE
+from omnivox.writing import atomic as atomic
 
 MAX_SECONDS = 600.0  # longer questions are refused before they are decoded
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_audio(source: str | Path | np.ndarray | Tensor, rate: int = SAMPLE_RATE, *,

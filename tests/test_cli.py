@@ -34,7 +34,10 @@ COMMANDS = {
     "info": {"--whisper", "--vocoder", "--json"},
     "convert": {"--whisper", "--vocoder", "--dtype"},
     "evaluate": {"--limit", "--work"},
-    "train": {"--work", "--scale"},
+    "train": {"--work", "--scale", "--data", "--held", "--llm", "--whisper", "--vocoder", "--model", "--set",
+              "--hubert", "--centres", "--plan",
+              "--gpus", "--gpu-memory", "--gpu-tflops"},
+    "data": set(),  # a group: tests/data/test_command.py has its commands
 }
 SCRIPT = Path(sys.executable).parent / "omnivox"
 

@@ -99,9 +99,9 @@ def parse_omnivox(words: list[str]) -> None:
     from omnivox.cli import app
 
     command = typer.main.get_command(app)
-    if words and not words[0].startswith("-"):
-        with command.make_context("omnivox", ["--version"], resilient_parsing=True) as context:
-            found = command.get_command(context, words[0])  # type: ignore[attr-defined]
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
+        with command.make_context("omnivox", ["--help"], resilient_parsing=True) as context:
+            found = command.get_command(context, words[0])
         assert found is not None, f"omnivox has no command {words[0]!r}"
         command, words = found, words[1:]
     command.make_context("omnivox", list(words))

@@ -1,4 +1,4 @@
-"""`omnivox info`, `convert`, `evaluate` and `train`."""
+"""`omnivox info`, `convert` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from omnivox.cli.options import Device, DtypeOption, Json, Precision, Vocoder, Whisper, clear_errors, load
-from omnivox.errors import ConfigError
 
 
 def info(
@@ -71,30 +70,6 @@ def evaluate(
         from omnivox.nano.evaluate import evaluate as score
 
         typer.echo(json.dumps(score(model, limit=limit, work=work)))
-
-
-def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help='"nano", the bundled model.')],
-    step: Annotated[str, typer.Argument(metavar="STEP", help="sentences, words, questions, exams, answers, language, "
-                                                             "encoder, units, vocoder, stage1, stage2 or assemble.")],
-    work: Annotated[Path, typer.Option(help="Folder of the run; what is done in it is kept.")] = Path("build/nano"),
-    scale: Annotated[float, typer.Option(min=0.001, help="Shortens data and training, to try the steps out.")] = 1.0,
-) -> None:
-    """Run one step of a recipe; killed, it goes on from its last checkpoint.
-
-    Examples:
-
-      omnivox train nano sentences
-
-      omnivox train nano stage1 --work build/nano
-    """
-    with clear_errors():
-        if recipe != "nano":
-            raise ConfigError(f"RECIPE: found {recipe!r}; expected nano")
-        from omnivox.train.nano import NanoTraining, run_step
-        from omnivox.train.recipes import nano
-
-        run_step(NanoTraining(work, nano(scale=scale)), step)
 
 
 def _show_facts(facts: dict[str, dict[str, Any]]) -> None:

@@ -30,7 +30,7 @@ def serve(
     max_sessions: Annotated[int, typer.Option(min=1, help="Clients at once.")] = 64,
     drain_seconds: Annotated[float, typer.Option(min=0.0, help="For answers under way when it is told to end.")] = 10.0,
     log_content: Annotated[bool, typer.Option("--log-content", help="Write what is said into the log.")] = False,
-    ray: Annotated[bool, typer.Option("--ray", help="As replicas of Ray Serve; needs 'omnivox[ray]'.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="As replicas of Ray Serve; needs 'omnivox\\[ray]'.")] = False,
     replicas: Annotated[int, typer.Option(min=1, help="With --ray.")] = 2,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Precision.AUTO,
@@ -39,7 +39,7 @@ def serve(
 ) -> None:
     """Serve many conversations: the OpenAI Realtime protocol, completions with sound, and a page to talk to.
 
-    Needs `pip install 'omnivox[serve]'`. SIGTERM or Ctrl-C: no new sessions, answers under way end.
+    Needs `pip install 'omnivox\\[serve]'`. SIGTERM or Ctrl-C: no new sessions, answers under way end.
 
     Examples:
 

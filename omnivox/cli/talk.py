@@ -103,7 +103,7 @@ def chat(
 ) -> None:
     """Talk through microphone and speaker; Ctrl-C ends it.
 
-    Needs `pip install 'omnivox[chat]'`. It does not listen while it speaks, unless you wear --headphones.
+    Needs `pip install 'omnivox\\[chat]'`. It does not listen while it speaks, unless you wear --headphones.
 
     Examples:
 

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from omnivox.errors import DataError
 from omnivox.sound import atomic
+from omnivox.stopping import stoppable
 
 
 @dataclass(frozen=True)
@@ -96,23 +94,6 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise DataError(f"{folder}: another process is training here; wait for it or end it") from error
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """SIGTERM, and SIGINT in a job that the shell has put into the background, end the block as Ctrl-C does."""
-    def stop(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Run:

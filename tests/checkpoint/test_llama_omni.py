@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
 
 from omnivox.checkpoint import load_checkpoint
-from omnivox.checkpoint.llama_omni import AFTER, BEFORE, our_name, published_name
+from omnivox.checkpoint.llama_omni import AFTER, AGAIN, BEFORE, SYSTEM, our_name, published_name
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.checkpoint.whisper import hf_name, load_whisper, name_from_hf, name_from_openai, openai_name
 from omnivox.errors import CheckpointError, OmnivoxError
@@ -58,7 +58,7 @@ def test_every_form_of_weights(tmp_path: Path, spoken: SpokenLM, form: str) -> N
     loaded = load_checkpoint(folder, whisper=published.whisper_file(tmp_path / "whisper", spoken))
     same(loaded.model, spoken)
     assert loaded.config == published.CONFIG
-    assert loaded.prompt == Prompt(BEFORE, AFTER, (3,))
+    assert loaded.prompt == Prompt(BEFORE, AFTER, (3,), again=AGAIN, system=SYSTEM)
     assert loaded.tokenizer is None
     assert loaded.vocoder is None
 

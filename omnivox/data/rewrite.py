@@ -1,0 +1,153 @@
+"""Stage `rewrite`: each instruction as somebody would say it, by a language model or by rules.
+
+A turn that already has a question (a source of spoken conversations) keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from omnivox.data import prompts
+from omnivox.data.llm import LLM, Asking, Conversation, UnusableError, ask
+from omnivox.data.records import Rejected, Row, Turn
+from omnivox.data.sayable import sentences, spoken, unsayable, words
+from omnivox.data.stage import Outcome, Stage
+from omnivox.errors import ConfigError
+
+CACHE = Path("cache") / "llm"
+OPENERS = ("Um,", "Uh,", "Hey,", "So,", "Well,", "Okay, so", "Hmm,", "Right, um,", "Hi there,", "Oh, and")
+LOWERED = re.compile(  # first words that lose their capital behind a filler
+    r"(?:what|who|where|when|why|how|which|whose|is|are|was|were|do|does|did|can|could|would|should|will|has|have|may|"
+    r"give|tell|explain|describe|write|list|name|find|make|create|suggest|compare|imagine|discuss|develop|design|"
+    r"generate|identify|provide|summari[sz]e|analy[sz]e|solve|translate|think|if|the|a|an|in|on|my|your|there|some|"
+    r"please|given|help|show|recommend)(?:'\w+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RewriteSettings:
+    """seed: of the fillers that rules add, to `fillers` of the questions. words: longer questions are rejected.
+
+    Of a language other than English, only a language model knows the rules.
+    """
+
+    words: int = 60
+    fillers: float = 0.4
+    seed: int = 0
+    language: str = "English"
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fillers <= 1:
+            raise ConfigError(f"fillers: found {self.fillers}; expected a share from 0 to 1")
+
+
+class RewriteByRules(Stage):
+    """Number words, symbols, abbreviations and fillers by rule: no model is needed. English."""
+
+    name = "rewrite"
+
+    def __init__(self, settings: RewriteSettings) -> None:
+        if settings.language != "English":
+            raise ConfigError(f"language: found {settings.language!r}; the rules know English; use a language model")
+        self.rewriting = settings
+
+    def settings(self) -> Mapping[str, Any]:
+        used = asdict(self.rewriting)
+        return {"by": "rules", **{name: used[name] for name in ("words", "fillers", "seed")}}
+
+    def apply(self, rows: Sequence[Row], build: Path) -> Iterable[Outcome]:
+        return map(self._row, rows)
+
+    def _row(self, row: Row) -> Outcome:
+        rng = row.rng("rewrite", self.rewriting.seed)
+        turns: list[Turn] = []
+        for turn in row.turns:
+            said = turn.question or self._said(turn.instruction, rng)
+            if isinstance(said, Rejected):
+                return said
+            turns.append(replace(turn, question=said))
+        return row.with_turns(turns)
+
+    def _said(self, instruction: str, rng: Random) -> str | Rejected:
+        said = spoken(instruction)
+        if reason := unsayable(said):
+            return Rejected(reason)
+        if (count := words(said)) > self.rewriting.words:
+            return Rejected(f"long: {count} words; at most {self.rewriting.words} are asked aloud")
+        said = " ".join(_ended(part) for part in sentences(said))
+        return with_filler(said, rng) if rng.random() < self.rewriting.fillers else said
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence[-1] in ".?!" else sentence.rstrip(",;:") + "."
+
+
+def with_filler(text: str, rng: Random) -> str:
+    """`text` begun as people begin when they think while they speak."""
+    first, _, rest = text.partition(" ")
+    if first.lower().rstrip(",") in {"hi", "hello", "hey"}:
+        return f"{first} um, {rest}" if first.endswith(",") else text
+    if LOWERED.fullmatch(first):
+        first = first.lower()
+    return f"{rng.choice(OPENERS)} {first} {rest}".strip()
+
+
+class RewriteByLLM(Stage):
+    """A language model says it; what it says must be sayable once numbers are put into words."""
+
+    name = "rewrite"
+
+    def __init__(self, settings: RewriteSettings, llm: LLM) -> None:
+        self.rewriting, self.llm = settings, llm
+
+    def settings(self) -> Mapping[str, Any]:
+        used = asdict(self.rewriting)
+        prompt = prompts.rewrite("", self.rewriting.language, self.rewriting.words)
+        return {"by": dict(self.llm.settings()), "prompt": prompt,
+                **{name: used[name] for name in ("words", "language", "attempts")}}
+
+    def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Outcome]:
+        return self.llm.converse([self._conversation(row) for row in rows], build / CACHE)
+
+    def close(self) -> None:
+        self.llm.close()
+
+    def prompts(self, row: Row) -> list[str]:
+        """What is asked about a row, where all goes well."""
+        return [self._prompt(turn.instruction) for turn in row.turns if turn.question is None]
+
+    def _prompt(self, instruction: str) -> str:
+        return prompts.rewrite(instruction, self.rewriting.language, self.rewriting.words)
+
+    def _conversation(self, row: Row) -> Conversation:
+        turns: list[Turn] = []
+        for turn in row.turns:
+            said = turn.question or (yield from self._ask(turn.instruction))
+            if not isinstance(said, str):
+                return said
+            turns.append(replace(turn, question=said))
+        return row.with_turns(turns)
+
+    def _ask(self, instruction: str) -> Asking[str | Rejected]:
+        def read(found: dict[str, Any]) -> str | Rejected:
+            if not found["sayable"]:
+                return Rejected("unsayable: the model finds that it cannot be spoken")
+            return sayable(found["question"], self.rewriting.language, 2 * self.rewriting.words)
+
+        return ask(self._prompt(instruction), prompts.REWRITE_SCHEMA, read, self.rewriting.attempts)
+
+
+def sayable(text: str, language: str, most: int) -> str:
+    """What a model said, numbers in words. Raises UnusableError: it cannot be said, or has more than `most` words."""
+    english = language == "English"
+    said = spoken(text) if english else " ".join(text.split())
+    if reason := unsayable(said, "LATIN" if english else None):
+        raise UnusableError(reason)
+    if (count := words(said)) > most:
+        raise UnusableError(f"{count} words; at most {most} are of use")
+    return said
