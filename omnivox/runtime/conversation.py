@@ -37,6 +37,10 @@ class Conversation:
         """How many positions are in the cache."""
         return len(self.read)
 
+    def forget(self) -> None:
+        """Give the memory back now; a cycle of references would keep it until Python looks for one."""
+        self.read, self.state = [], None
+
     def rewind(self, segments: Sequence[Segment]) -> Tensor:
         """Forget what the prompt does not begin with; gives the embeddings [1, T, D] of what is still to be read, one
         at least."""

@@ -122,7 +122,9 @@ class Engine:
         held: make it as far as its first sound and say nothing of it until `release`: for an answer to a question that
         may not have ended. Raises BusyError, DrainingError.
         """
-        job = Job(self, tuple(prompt), emit, settings or ReplySettings(), conversation or self.conversation(), held)
+        own = conversation is None
+        job = Job(self, tuple(prompt), emit, settings or ReplySettings(), conversation or self.conversation(), held,
+                  own)
         with self._lock:
             if self._draining:
                 raise DrainingError("engine: is shutting down; try another server")
@@ -133,6 +135,10 @@ class Engine:
             self._queue.append(job)
             self._lock.notify()
         return job
+
+    def end(self, conversation: Conversation) -> None:
+        """Nobody will go on with this conversation: its memory is given back."""
+        self.order(conversation.forget)
 
     def order(self, action: Callable[[], None]) -> None:
         """Have something done in the engine's thread, before the next tick."""
@@ -304,6 +310,9 @@ class Engine:
                 self._reading = None
         if job in self._rows:
             self._leave(job, keep=error is None)
+        job.embeds = None
+        if job.own:
+            job.conversation.forget()
         ends = () if job.mouth is None or self._speaking is None else self._speaking.token_ends(job.mouth)
         job.finish(ends, cancelled, error)
 

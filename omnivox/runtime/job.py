@@ -37,9 +37,10 @@ class Job:
     """Callers use `cancel` and `release`; the rest belongs to the engine's thread."""
 
     def __init__(self, engine: Maker, prompt: tuple[Segment, ...], emit: Emit, settings: ReplySettings,
-                 conversation: Conversation, held: bool) -> None:
+                 conversation: Conversation, held: bool, own: bool = True) -> None:
         self.engine, self.prompt, self.settings, self.conversation = engine, prompt, settings, conversation
         self.held, self.live, self.ended = held, True, False
+        self.own = own  # the conversation is for this reply alone
         self.embeds: Tensor | None = None  # of the prompt, that are still to be read
         self.start = 0  # positions of the prompt
         self.limit = 1  # tokens

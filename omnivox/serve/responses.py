@@ -62,6 +62,8 @@ class Responses:
         self.discard()
         if self.answer is not None:
             self.stop(self.answer, "client_cancelled")
+        self._engine.end(self._memory)
+        self._items.history.items.clear()
 
     def take_prepared(self) -> Prepared | None:
         """The question is over: the answer that was prepared for it, if one was."""

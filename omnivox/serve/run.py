@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from types import FrameType
 from typing import Any
 
@@ -52,5 +53,8 @@ def serve(engine: Engine, settings: ServeSettings) -> None:
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None, access_log=False,
                             ws_max_size=settings.max_message_bytes, ws_max_queue=32, server_header=False,
                             timeout_graceful_shutdown=2 + int(settings.drain_seconds))
+    # What is loaded stays; without it among what Python looks through, sessions that have ended are found soon.
+    gc.collect()
+    gc.freeze()
     with engine:
         Server(config, app.state.connections, settings.drain_seconds).run()
