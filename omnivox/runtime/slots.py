@@ -22,7 +22,7 @@ from omnivox.model.speech_decoder import SpeechDecoderState
 from omnivox.runtime.graph import Captured
 from omnivox.runtime.respond import Omni
 from omnivox.runtime.sampling import SamplerState, SamplingSettings
-from omnivox.streaming import Chunk, assign_rows, first_rows
+from omnivox.streaming import Chunk, assign_rows, first_rows, leaves
 
 
 @dataclass
@@ -66,6 +66,8 @@ class Slots:
             self.collapse.initial_state(rows, device), omni.sampler.initial_state(rows, device=device),
             weight.new_zeros(rows, 1, weight.shape[1]), torch.zeros(rows, dtype=torch.long, device=device),
             torch.zeros(rows, dtype=torch.long, device=device))
+        for _, leaf in leaves(self.state):
+            leaf.zero_()  # the memory is taken now, and not page by page as replies grow longer
         self._fresh = decoder.initial_state(1, 1), self.collapse.initial_state(1, device)
         self._step = Captured(self._tick, device)
         with torch.inference_mode():

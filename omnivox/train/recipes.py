@@ -39,7 +39,7 @@ class NanoRecipe:
 
 
 def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
-    """The bundled model: about three hours on two CPU cores. `scale` shortens data and training, to try it out."""
+    """The bundled model: two to three hours of two CPU cores. `scale` shortens data and training, to try it out."""
 
     def steps(count: int) -> int:
         return max(2, round(count * scale))
