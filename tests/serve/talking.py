@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from omnivox.runtime.engine import Engine
+from omnivox.runtime.history import Item
 from omnivox.serve.metrics import Metrics
 from omnivox.serve.session import Session
 from omnivox.serve.settings import ServeSettings
@@ -38,6 +39,7 @@ class Client:
 
     def __init__(self, engine: Engine, pool: ThreadPoolExecutor, **settings: Any) -> None:
         self.events: Events = []
+        self.remembered: list[Item] = []  # what the model knew when the session ended
         self.session = Session(engine, ServeSettings(**settings), Metrics(), self.events.append, pool, Loud)
         self.session.begin()
 
@@ -86,6 +88,7 @@ def talks(engine: Engine, pool: ThreadPoolExecutor) -> Talk:
         async def main() -> Client:
             client = Client(engine, pool, **settings)
             await script(client)
+            client.remembered = list(client.session._history.items)
             client.session.end()
             return client
 

@@ -89,7 +89,7 @@ def test_speaking_over_the_answer_stops_it_and_what_was_not_heard_is_forgotten(t
     kept = next(event for event in client.events if event["type"] == "conversation.item.retrieved")["item"]
     transcript = kept["content"][0]["transcript"]
     assert said["transcript"].startswith(transcript)
-    answer = next(item for item in client.session._history.items if item.role == "assistant")
+    answer = next(item for item in client.remembered if item.role == "assistant")
     assert len(answer.content) < len(answer.whole)
     assert kept["status"] in ("completed", "incomplete")
     if first["status"] == "cancelled":  # else the answer had been made, and was still to be heard
@@ -177,7 +177,7 @@ def test_a_response_outside_the_conversation_leaves_no_trace(talk: Talk) -> None
 
     client = talk(script)
     assert client.events[-1]["response"]["conversation_id"] is None
-    assert client.session._history.items == []
+    assert client.remembered == []
 
 
 def test_a_response_to_other_input_joins_the_conversation(talk: Talk) -> None:
@@ -192,7 +192,7 @@ def test_a_response_to_other_input_joins_the_conversation(talk: Talk) -> None:
 
     client = talk(script)
     assert client.events[-1]["type"] == "conversation.item.retrieved"
-    assert [item.role for item in client.session._history.items] == ["user", "assistant"]
+    assert [item.role for item in client.remembered] == ["user", "assistant"]
 
 
 def test_semantic_turns_wait_longer_where_the_model_is_unsure(talk: Talk) -> None:
