@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omnivox.errors import AudioError
 from omnivox.rates import SAMPLE_RATE
-from omnivox.writing import atomic as atomic
+from omnivox.writing import atomic
 
 MAX_SECONDS = 600.0  # longer questions are refused before they are decoded
 

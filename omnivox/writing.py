@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and folders written by one process at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from omnivox.errors import DataError
+
+
+@contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Nobody else works in the folder inside the block: two would undo, or do again, each other's work.
+
+    doing: what others would be told, such as "training". Raises DataError where another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise DataError(f"{folder}: another process is {doing} here; wait for it or end it") from error
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from omnivox.errors import AudioError
-from omnivox.sound import atomic, read_audio, write_wav
+from omnivox.sound import read_audio, write_wav
+from omnivox.writing import atomic
 
 
 def tone(rate: int = 16000, seconds: float = 0.5, hertz: float = 440.0, level: float = 0.5) -> NDArray[np.float64]:

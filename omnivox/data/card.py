@@ -19,10 +19,10 @@ from omnivox.data.dataset import DESCRIPTION
 from omnivox.data.manifest import Manifest, StageFolder
 from omnivox.data.records import Row
 from omnivox.data.sayable import words
-from omnivox.data.stage import STAGES, alone
+from omnivox.data.stage import STAGES
 from omnivox.data.write import arrow, flac
 from omnivox.errors import AudioError, DataError
-from omnivox.writing import atomic
+from omnivox.writing import alone, atomic
 
 PAPER = {"turns": 200_000, "question_hours": 418.0, "question_seconds": 7.5, "answer_hours": 1058.0,
          "answer_seconds": 19.0, "answer_words": 39.5, "answer_units": 553.6}
@@ -80,7 +80,7 @@ def finish_dataset(build: str | Path, preview: int = 20) -> Path:
     build = Path(build)
     folder = StageFolder(build, "write")
     folder.complete()
-    with alone(build):
+    with alone(build, "building"):
         statistics = Statistics()
         for row in folder.rows():
             statistics.add(row)

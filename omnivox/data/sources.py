@@ -27,8 +27,9 @@ import soundfile
 from omnivox.data.manifest import Manifest, ShardReport, StageFolder
 from omnivox.data.reading import Broken, Record, fingerprint, read_records
 from omnivox.data.records import Clip, Rejected, Row, Turn, row_id
-from omnivox.data.stage import Outcome, alone, progress
+from omnivox.data.stage import Outcome, progress
 from omnivox.errors import ConfigError, DataError
+from omnivox.writing import alone
 
 LICENCES = {"tatsu-lab/alpaca": "CC-BY-NC-4.0", "yahma/alpaca-cleaned": "CC-BY-NC-4.0", "stingning/ultrachat": "MIT",
             "openbmb/UltraChat": "MIT", "HuggingFaceH4/ultrachat_200k": "MIT"}
@@ -79,7 +80,7 @@ def collect(settings: SourceSettings, build: str | Path) -> Manifest:
     folder = StageFolder(build, "sources")
     claimed = {**asdict(settings), "sources": [Path(name).name for name in settings.sources]}
     digest = "".join(fingerprint(name) for name in settings.sources)
-    with alone(build):
+    with alone(build, "building"):
         manifest = folder.claim(claimed, digest)
         if manifest.complete:
             return manifest

@@ -16,13 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omnivox.data.manifest import Manifest, ShardReport, StageFolder
 from omnivox.data.records import Rejected, Row
-from omnivox.errors import DataError
+from omnivox.writing import alone
 
 STAGES = ("sources", "rewrite", "answer", "speak", "quantise", "filter", "write")
 Outcome = Row | Rejected
@@ -110,7 +109,7 @@ def run_stage(stage: Stage, build: str | Path, after: str, run: Runner = in_turn
     build = Path(build)
     before, folder = StageFolder(build, after), StageFolder(build, stage.name)
     source = before.complete()
-    with alone(build):
+    with alone(build, "building"):
         manifest = folder.claim(stage.settings(), source.digest)
         if manifest.complete:
             return manifest
@@ -125,17 +124,6 @@ def run_stage(stage: Stage, build: str | Path, after: str, run: Runner = in_turn
                 finally:
                     stage.close()
         return folder.finish(manifest, [folder.report(index) for index in range(len(source.shards))])
-
-
-@contextmanager
-def alone(build: Path) -> Iterator[None]:
-    """Raises DataError where another process builds in the same folder: the two would do each row twice."""
-    build.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(build / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise DataError(f"{build}: another process is building here; wait for it or end it") from error
 
 
 @contextmanager

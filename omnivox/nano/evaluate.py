@@ -38,7 +38,8 @@ from omnivox.nano.questions import HeldQuestion, Kind
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Done, Reply
 from omnivox.runtime.respond import Omni
-from omnivox.sound import atomic, write_wav
+from omnivox.sound import write_wav
+from omnivox.writing import atomic
 
 T = TypeVar("T")
 

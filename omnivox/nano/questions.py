@@ -34,7 +34,7 @@ from omnivox.nano.dialogues import Dialogue, sample
 from omnivox.nano.speak import pronounce
 from omnivox.nano.voices import HELD_ENGINE_VOICES, HELD_VOICES, TRAIN_VOICES, Samples, Voice
 from omnivox.rates import SAMPLE_RATE
-from omnivox.sound import atomic
+from omnivox.writing import atomic
 
 Kind = Literal["seen_voice", "new_voice", "new_engine", "decline"]
 

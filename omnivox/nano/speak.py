@@ -32,7 +32,7 @@ from omnivox.errors import DataError
 from omnivox.nano import voices as engines
 from omnivox.nano.voices import ANSWER_VOICE, Samples, Voice
 from omnivox.rates import SAMPLE_RATE
-from omnivox.sound import atomic
+from omnivox.writing import atomic
 
 Split = Literal["train", "held"]
 

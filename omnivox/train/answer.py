@@ -18,10 +18,10 @@ from omnivox.checkpoint.load import Loaded
 from omnivox.errors import ConfigError
 from omnivox.model.adaptor import Adaptor
 from omnivox.model.omni import IGNORED, SpokenLM
-from omnivox.sound import atomic
 from omnivox.train.examples import Examples, SpokenRows, insert
 from omnivox.train.settings import Stage1Settings
 from omnivox.train.trainer import Task
+from omnivox.writing import atomic
 
 
 class Answering(nn.Module):

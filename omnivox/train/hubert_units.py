@@ -15,10 +15,11 @@ from torch import Tensor
 from omnivox.checkpoint.hubert import load_centres, load_hubert
 from omnivox.data.hubert import LAYER, HubertKmeans
 from omnivox.errors import DataError
-from omnivox.sound import atomic, read_audio
+from omnivox.sound import read_audio
 from omnivox.train.progress import Bar
 from omnivox.train.unit_vocoder import sound_files
 from omnivox.train.units import kmeans
+from omnivox.writing import atomic
 
 
 def train_hubert_units(folder: Path, hubert: str | Path, out: Path, units: int = 1000, layer: int = LAYER,

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from omnivox.errors import DataError
-from omnivox.sound import atomic
 from omnivox.stopping import stoppable
+from omnivox.train.progress import Bar
+from omnivox.writing import alone, atomic
 
 
 @dataclass(frozen=True)
@@ -86,16 +85,6 @@ Losses = Mapping[str, Tensor]
 """Named scalars of a step; "loss" is the one that is minimised."""
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes that wrote one checkpoint in turn would undo each other's steps."""
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise DataError(f"{folder}: another process is training here; wait for it or end it") from error
-
-
 class Run:
     """The modules being trained, their optimiser, and where both are kept."""
 
@@ -148,10 +137,7 @@ def train(run: Run, losses_of: Callable[[int], Losses], evaluate: Callable[[], d
     """Run the schedule to its end. `losses_of(step)` must depend on nothing but the step and the modules."""
     schedule = run.schedule
     saved, sums, count = time.monotonic(), dict[str, float](), 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
-    with _alone(run.folder), stoppable(), Progress(*columns) as progress:
-        task = progress.add_task(run.folder.name, total=schedule.steps, completed=run.step, loss="")
+    with alone(run.folder, "training"), stoppable(), Bar(run.folder.name, schedule.steps, run.step) as bar:
         try:
             while run.step < schedule.steps:
                 values = _step(run, losses_of(run.step))
@@ -161,9 +147,9 @@ def train(run: Run, losses_of: Callable[[int], Losses], evaluate: Callable[[], d
                 if run.step % schedule.log_every == 0:
                     means = {name: round(total / count, 4) for name, total in sums.items()}
                     run.log(**means, lr=run.optimiser.param_groups[0]["lr"], cpu=round(time.process_time(), 1))
-                    progress.update(task, loss=f"loss {means['loss']:.3f}")
+                    bar.show(run.step, means["loss"])
                     sums, count = {}, 0
-                progress.update(task, completed=run.step)
+                bar.show(run.step)
                 if evaluate and (run.step % schedule.evaluate_every == 0 or run.step == schedule.steps):
                     run.log(**evaluate())
                 if time.monotonic() - saved > schedule.save_seconds:

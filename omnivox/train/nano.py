@@ -31,7 +31,6 @@ from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
-from omnivox.sound import atomic
 from omnivox.train.features import Features
 from omnivox.train.language import build_llm, train_language
 from omnivox.train.recipes import NanoRecipe
@@ -40,6 +39,7 @@ from omnivox.train.stage1 import SpokenPrompts, train_stage1
 from omnivox.train.stage2 import States, train_stage2
 from omnivox.train.units import load_units, train_units, waveform
 from omnivox.train.vocoder import load_vocoder, train_vocoder
+from omnivox.writing import atomic
 
 log = logging.getLogger(__name__)
 EXAMS = {"seen_voice": voices.TRAIN_VOICES, "new_voice": voices.HELD_VOICES, "new_engine": voices.HELD_ENGINE_VOICES}

@@ -18,11 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from omnivox.model.ctc import collapse
 from omnivox.model.speech_decoder import Layer, SpeechDecoder
 from omnivox.model.vocoder import Vocoder
-from omnivox.sound import atomic, write_wav
+from omnivox.sound import write_wav
 from omnivox.train.settings import Stage2Settings
 from omnivox.train.states import Spoken, SpokenStates
 from omnivox.train.symptoms import BlankMonitor
 from omnivox.train.trainer import Task
+from omnivox.writing import atomic
 
 
 @dataclass

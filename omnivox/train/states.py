@@ -28,11 +28,11 @@ from torch import Tensor
 from omnivox.checkpoint.load import Loaded
 from omnivox.errors import DataError, OmnivoxError
 from omnivox.model.omni import SpokenLM
-from omnivox.sound import atomic
 from omnivox.train.examples import Example, Examples, answer_states, collate, splice
 from omnivox.train.progress import Bar
 from omnivox.train.settings import Stage2Settings
 from omnivox.train.symptoms import Alignment, too_long, wrong_units
+from omnivox.writing import atomic
 
 
 @dataclass(frozen=True)

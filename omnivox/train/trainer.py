@@ -18,23 +18,22 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from omnivox.errors import DataError
-from omnivox.sound import atomic
 from omnivox.train.batches import Batches, Share
 from omnivox.train.parallel import Processes, latest, load_state, save_state
 from omnivox.train.progress import Bar
 from omnivox.train.settings import TrainingSettings
 from omnivox.train.signals import Signals
+from omnivox.writing import alone, atomic
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def train(task: Task, settings: TrainingSettings, folder: Path, config: Any = No
         with atomic(folder / "config.json") as path:
             path.write_text(json.dumps(asdict(config if config is not None else settings), indent=1) + "\n")
     processes.wait()
-    with _alone(folder, processes.main):
+    with alone(folder, "training") if processes.main else nullcontext():
         return _Training(task, settings, folder, processes).run()
 
 
@@ -332,20 +331,3 @@ def _quiet(_: int) -> None:
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}
-
-
-@contextmanager
-def _alone(folder: Path, main: bool) -> Iterator[None]:
-    """Two runs that kept one folder in turn would undo each other's steps."""
-    if not main:
-        yield
-        return
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise DataError(f"{folder}: another process is training here; wait for it or end it") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -26,11 +26,12 @@ from omnivox.model.config import HifiganConfig
 from omnivox.model.hifigan import Hifigan
 from omnivox.model.mel import log_mel, mel_filters
 from omnivox.model.units import Quantiser, merge_repeats
-from omnivox.sound import atomic, read_audio, write_wav
+from omnivox.sound import read_audio, write_wav
 from omnivox.stopping import stoppable
 from omnivox.train.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
 from omnivox.train.progress import Bar
 from omnivox.train.settings import VocoderSettings
+from omnivox.writing import alone, atomic
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -91,7 +92,7 @@ class VocoderTraining:
         """To the end; gives the folder of the vocoder, as published ones are kept. Stopped, it goes on from its last
         state."""
         settings, saved = self.settings, time.monotonic()
-        with stoppable(), Bar(self.folder.name, settings.steps, self.step) as bar:
+        with alone(self.folder, "training"), stoppable(), Bar(self.folder.name, settings.steps, self.step) as bar:
             try:
                 while self.step < settings.steps:
                     losses = self._update()

@@ -19,7 +19,7 @@ from torch import Tensor
 from omnivox.errors import DataError
 from omnivox.model.config import MfccConfig
 from omnivox.model.units import MfccKmeans
-from omnivox.sound import atomic
+from omnivox.writing import atomic
 
 log = logging.getLogger(__name__)
 _BLOCK = 16_384  # rows whose distances to all centres are held at once

@@ -24,9 +24,9 @@ from omnivox.model.mel import mel_filters
 from omnivox.model.source_filter import Pitch, SourceFilter
 from omnivox.model.units import Quantiser
 from omnivox.model.vocoder import valid_mask
-from omnivox.sound import atomic
 from omnivox.train.loop import Losses, Run, Schedule, train
 from omnivox.train.voice import Batch, Voice
+from omnivox.writing import atomic
 
 log = logging.getLogger(__name__)
 

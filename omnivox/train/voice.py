@@ -22,8 +22,8 @@ from omnivox.errors import DataError
 from omnivox.model.source_filter import SourceFilter
 from omnivox.model.units import Quantiser, merge_repeats
 from omnivox.model.vocoder import Window
-from omnivox.sound import atomic
 from omnivox.train.units import waveform
+from omnivox.writing import atomic
 
 log = logging.getLogger(__name__)
 
