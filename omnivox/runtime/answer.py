@@ -12,47 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnivox.errors import OmnivoxError
-from omnivox.model.resample import Resampler
 from omnivox.runtime.clock import Clock
 from omnivox.runtime.events import Audio, Done, Reply, Text, Timings
-from omnivox.streaming import Chunk
+from omnivox.runtime.wire import AudioFormat, WireDecoder
 
-WIRE_RATE = 24_000  # samples per second of the protocol's audio/pcm
-
-
-class Resampling:
-    """One stream of samples [n] from one rate to another, a few milliseconds late until `flush`."""
-
-    def __init__(self, source: int, target: int) -> None:
-        self._resampler = Resampler(source, target)
-        self._plain = source == target
-        self._state = self._resampler.initial_state(1)
-
-    @torch.inference_mode()
-    def push(self, samples: Tensor) -> NDArray[np.float32]:
-        """The samples that are settled by now."""
-        if self._plain or not len(samples):
-            return samples.numpy()
-        return self._array(self._resampler.step(Chunk.full(samples[None]), self._state)[0])
-
-    @torch.inference_mode()
-    def flush(self) -> NDArray[np.float32]:
-        """The last samples; then the next stream may begin."""
-        if self._plain or not int(self._state.seen):
-            return np.zeros(0, np.float32)
-        rest = self._array(self._resampler.flush(self._state)[0])
-        self._state = self._resampler.initial_state(1)
-        return rest
-
-    @staticmethod
-    def _array(chunk: Chunk) -> NDArray[np.float32]:
-        data: NDArray[np.float32] = chunk.data[0, :int(chunk.length[0])].numpy()
-        return data
-
-
-def to_pcm(samples: NDArray[np.float32]) -> bytes:
-    """Samples [n] in -1..1, clipped, as 16-bit little-endian."""
-    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+WIRE = AudioFormat()  # what the client speaks, whatever the server could
 
 
 class Answer:
@@ -68,8 +32,7 @@ class Answer:
         self.done = False
         self.clock = Clock()
         self._rate = sample_rate
-        self._from_wire = Resampling(WIRE_RATE, sample_rate)
-        self._odd = b""  # the first half of a sample whose second half has not come
+        self._from_wire = WireDecoder(WIRE, sample_rate)
         self._given = 0  # samples
         self._text, self._sound, self._timings = "", list[Tensor](), Timings()
 
@@ -87,17 +50,11 @@ class Answer:
                 yield Text(event["delta"])
             case "response.output_audio.delta":
                 self.item_id = event["item_id"]
-                yield from self._hear(self._from_wire.push(self._samples(event["delta"])))
+                yield from self._hear(self._from_wire.push(base64.b64decode(event["delta"])))
             case "response.done":
                 self.done = True
                 yield from self._hear(self._from_wire.flush())
                 yield self._finish(event["response"])
-
-    def _samples(self, delta: str) -> Tensor:
-        data = self._odd + base64.b64decode(delta)
-        whole = len(data) // 2 * 2
-        self._odd = data[whole:]
-        return torch.from_numpy(np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768)
 
     def _hear(self, samples: NDArray[np.float32]) -> Iterator[Audio]:
         if len(samples):

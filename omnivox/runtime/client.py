@@ -29,8 +29,9 @@ from torch import Tensor
 
 from omnivox.errors import ConfigError, OmnivoxError
 from omnivox.rates import SAMPLE_RATE
-from omnivox.runtime.answer import WIRE_RATE, Answer, Resampling, to_pcm
+from omnivox.runtime.answer import WIRE, Answer
 from omnivox.runtime.events import Audio, Done, Text
+from omnivox.runtime.wire import WireEncoder
 from omnivox.sound import read_audio
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 SOUND_FILES = {".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav"}  # a str that ends so is no question
 _NAME = "client_"  # and a number: the ids of events sent, in order
-_PACKET = 12_000  # samples at `WIRE_RATE` in one append, half a second
+_PACKET = 24_000  # bytes of sound in one append, half a second
 _MESSAGE_LIMIT = 64 * 2**20  # bytes of one event from the server
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -62,12 +63,12 @@ class Client:
     def __init__(self, url: str, *, api_key: str | None = None, model: str = "nano", instructions: str | None = None,
                  voice_activity: str | Mapping[str, Any] | None = None, sample_rate: int = SAMPLE_RATE,
                  session: Mapping[str, Any] | None = None, timeout: float = 20.0) -> None:
-        if sample_rate not in (SAMPLE_RATE, WIRE_RATE):
-            raise ConfigError(f"sample_rate: found {sample_rate}; expected {SAMPLE_RATE} or {WIRE_RATE}")
+        if sample_rate not in (SAMPLE_RATE, WIRE.rate):
+            raise ConfigError(f"sample_rate: found {sample_rate}; expected {SAMPLE_RATE} or {WIRE.rate}")
         address = endpoint(url, model)
         self.url, self.sample_rate, self.timeout = urlunsplit(address), sample_rate, timeout
         self._turns = {"type": voice_activity} if isinstance(voice_activity, str) else voice_activity
-        self._to_wire = Resampling(sample_rate, WIRE_RATE)
+        self._to_wire = WireEncoder(WIRE, sample_rate)
         self._sending = threading.Lock()  # of sound, whose packets and resampler must keep their order
         self._ids, self._first = count(1), f"{_NAME}0"
         with ExitStack() as stack:
@@ -183,7 +184,7 @@ class Client:
     def append(self, samples: np.ndarray | Tensor) -> None:
         """Send more sound, samples [n] at `sample_rate`: floats in -1..1, or integers at their own full scale."""
         with self._sending:
-            self._push(self._to_wire.push(read_audio(samples, self.sample_rate)))
+            self._push(self._to_wire.push(read_audio(samples, self.sample_rate).numpy()))
 
     def commit(self) -> None:
         """What was appended is a question; with voice_activity the server does this."""
@@ -209,7 +210,7 @@ class Client:
                                "Realtime server sends it")
         if event["type"] == "error":
             raise_error(event["error"])
-        wire = {"type": "audio/pcm", "rate": WIRE_RATE}
+        wire = WIRE.to_json()
         spoken = {"input": {"format": wire, "turn_detection": self._turns}, "output": {"format": wire}}
         session = {"type": "realtime", "output_modalities": ["audio"], "audio": spoken,
                    **({} if instructions is None else {"instructions": instructions})}
@@ -228,10 +229,10 @@ class Client:
     def _name(self) -> str:
         return f"{_NAME}{next(self._ids)}"
 
-    def _push(self, samples: np.ndarray) -> None:
-        for start in range(0, len(samples), _PACKET):
-            data = to_pcm(samples[start:start + _PACKET])
-            self.send({"type": "input_audio_buffer.append", "audio": base64.b64encode(data).decode()})
+    def _push(self, sound: bytes) -> None:
+        for start in range(0, len(sound), _PACKET):
+            data = base64.b64encode(sound[start:start + _PACKET]).decode()
+            self.send({"type": "input_audio_buffer.append", "audio": data})
 
     def _guard(self, call: Callable[[], T]) -> T:
         """Raises OmnivoxError where the connection is gone."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from omnivox.runtime.events import Audio, Done, Failed, Reply, Text, Timings
 from omnivox.runtime.job import Event, Job
-from omnivox.serve.audio import AudioFormat, WireEncoder
+from omnivox.runtime.wire import AudioFormat, WireEncoder
 from omnivox.serve.items import answer_json
 from omnivox.serve.protocol import Json, new_id
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnivox.errors import AudioError
-from omnivox.serve.audio import AudioFormat, decode, encode
+from omnivox.runtime.wire import AudioFormat, decode, encode
 from omnivox.sound import read_audio
 
 PCM = AudioFormat()

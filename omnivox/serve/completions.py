@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from omnivox.runtime.engine import DrainingError, Engine
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.runtime.history import Segment, Speech
+from omnivox.runtime.wire import WireEncoder
 from omnivox.serve import logs
-from omnivox.serve.audio import WireEncoder
 from omnivox.serve.chat import ChatRequest, read_request
 from omnivox.serve.clips import PCM, write_clip
 from omnivox.serve.guard import Caller, Guard

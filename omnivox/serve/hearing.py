@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.turns import Detector, Ears, Turn, TurnSettings
-from omnivox.serve.audio import AudioFormat, WireDecoder
+from omnivox.runtime.wire import AudioFormat, WireDecoder
 from omnivox.serve.protocol import EAGERNESS, Json, ProtocolError
 
 SHORTEST_MS = 200.0  # of silence after a question that the model is sure to have understood

@@ -14,7 +14,7 @@ from omnivox.errors import OmnivoxError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Reply
 from omnivox.runtime.history import History, Item
-from omnivox.serve.audio import AudioFormat, WireDecoder
+from omnivox.runtime.wire import AudioFormat, WireDecoder
 from omnivox.serve.protocol import Json, ProtocolError, is_whole, new_id
 
 MOST = 1000  # items remembered, of whatever kind

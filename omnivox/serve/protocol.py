@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omnivox.errors import ConfigError
-from omnivox.serve.audio import AudioFormat
+from omnivox.runtime.wire import AudioFormat
 
 Json = dict[str, Any]
 VOICE = "default"

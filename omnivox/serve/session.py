@@ -23,7 +23,7 @@ from omnivox.runtime.history import History
 from omnivox.runtime.job import Event
 from omnivox.runtime.respond import ReplySettings
 from omnivox.runtime.turns import Began, Detector, Ended, Paused, Resumed, Silero, Turn
-from omnivox.serve.audio import milliseconds
+from omnivox.runtime.wire import milliseconds
 from omnivox.serve.hearing import Hearing
 from omnivox.serve.items import ROOT, Entry, Items, decode_base64
 from omnivox.serve.logs import event as log_event

@@ -273,8 +273,10 @@ def babbler() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         def babble() -> None:
             connection, _ = listening.accept()
-            with connection:
+            with connection:  # to the end: where it hung up while it is written to, websockets' own thread would fail
+                connection.recv(65_536)
                 connection.sendall(b"220 mail.example ESMTP\r\n")
+                connection.recv(65_536)
         thread = threading.Thread(target=babble)
         thread.start()
         yield f"ws://127.0.0.1:{listening.getsockname()[1]}"

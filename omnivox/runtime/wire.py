@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
-from omnivox.serve.resample import Resampler, Samples
+from omnivox.runtime.resample import Resampler, Samples
 
 _RATES = {"audio/pcm": 24_000, "audio/pcmu": 8_000, "audio/pcma": 8_000}  # samples per second, the only ones allowed
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omnivox.model import resample as tensors
-from omnivox.serve.resample import Resampler
+from omnivox.runtime.resample import Resampler
 
 RATES = [(24_000, 16_000), (16_000, 24_000), (8_000, 16_000), (16_000, 8_000), (22_050, 24_000)]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnivox.errors import ConfigError
-from omnivox.serve.audio import AudioFormat, WireDecoder, WireEncoder, decode, encode, milliseconds
+from omnivox.runtime.wire import AudioFormat, WireDecoder, WireEncoder, decode, encode, milliseconds
 
 PCM, MU, A = AudioFormat(), AudioFormat("audio/pcmu", 8000), AudioFormat("audio/pcma", 8000)
 FORMATS = [PCM, MU, A]
