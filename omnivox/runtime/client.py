@@ -149,10 +149,13 @@ class Client:
         """Stop the answer, wait until it has stopped, and have what nobody heard forgotten."""
         with suppress(OmnivoxError):  # what ended the answer is what the caller should see
             heard = answer.heard_ms
-            self.cancel()
+            cancel = self.cancel()
             deadline = monotonic() + self.timeout
             while not answer.done and (event := self.receive(max(0.0, deadline - monotonic()))):
-                if event["type"] == "error" and answer.id is None and event["error"].get("event_id") == name:
+                refused = event["error"].get("event_id") if event["type"] == "error" else None
+                if refused == cancel:
+                    break  # nothing is being answered any more
+                if refused == name and answer.id is None:
                     return  # it was never begun
                 for _ in self._ours(answer, name, event):
                     pass
