@@ -5,19 +5,19 @@ A turn that already has an answer keeps it. Turns of one conversation are answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from omnivox.data import prompts
-from omnivox.data.llm import LLM, Conversation, ask
+from omnivox.data.llm import Conversation, ask
 from omnivox.data.records import Rejected, Row, Turn
-from omnivox.data.rewrite import CACHE, sayable
+from omnivox.data.rewrite import sayable
 from omnivox.data.sayable import sentences, spoken, unsayable, words
-from omnivox.data.stage import Outcome, Stage
-from omnivox.errors import ConfigError, DataError
+from omnivox.data.saying import ByLLM, ByRules
+from omnivox.data.stage import Outcome
+from omnivox.errors import DataError
 
 PLACEHOLDERS = (
     "That is a good question, and I have no answer to it yet.",
@@ -43,25 +43,14 @@ class AnswerSettings:
     attempts: int = 3
 
 
-class AnswerByRules(Stage):
+class AnswerByRules(ByRules[AnswerSettings]):
     """The source's own answer, put into words and cut to its first sentences. English."""
 
     name = "answer"
-
-    def __init__(self, settings: AnswerSettings) -> None:
-        if settings.language != "English":
-            raise ConfigError(f"language: found {settings.language!r}; the rules know English; use a language model")
-        self.answering = settings
-
-    def settings(self) -> Mapping[str, Any]:
-        used = asdict(self.answering)
-        return {"by": "rules", **{name: used[name] for name in ("words", "seed", "placeholders")}}
-
-    def apply(self, rows: Sequence[Row], build: Path) -> Iterable[Outcome]:
-        return map(self._row, rows)
+    used = ("words", "seed", "placeholders")
 
     def _row(self, row: Row) -> Outcome:
-        rng = row.rng("answer", self.answering.seed)
+        rng = row.rng("answer", self.saying.seed)
         turns: list[Turn] = []
         for turn in row.turns:
             said = turn.answer or self._said(turn, rng)
@@ -72,12 +61,12 @@ class AnswerByRules(Stage):
 
     def _said(self, turn: Turn, rng: Random) -> str | Rejected:
         if turn.reference is None or not turn.reference.strip():
-            if self.answering.placeholders:
+            if self.saying.placeholders:
                 return rng.choice(PLACEHOLDERS)
             return Rejected("unanswered: the source has no answer, and rules cannot make one; use a language model")
-        said = shortened(spoken(turn.reference), self.answering.words)
+        said = shortened(spoken(turn.reference), self.saying.words)
         if said is None:
-            return Rejected(f"long: no sentence of the answer ends within {self.answering.words} words")
+            return Rejected(f"long: no sentence of the answer ends within {self.saying.words} words")
         if reason := unsayable(said):
             return Rejected(reason)
         return said
@@ -100,25 +89,13 @@ def shortened(text: str, most: int) -> str | None:
     return " ".join(kept) or None
 
 
-class AnswerByLLM(Stage):
+class AnswerByLLM(ByLLM[AnswerSettings]):
     """A language model answers, knowing the conversation so far."""
 
     name = "answer"
 
-    def __init__(self, settings: AnswerSettings, llm: LLM) -> None:
-        self.answering, self.llm = settings, llm
-
-    def settings(self) -> Mapping[str, Any]:
-        used = asdict(self.answering)
-        prompt = prompts.answer("", (), self.answering.language, self.answering.words)
-        return {"by": dict(self.llm.settings()), "prompt": prompt,
-                **{name: used[name] for name in ("words", "language", "attempts")}}
-
-    def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Outcome]:
-        return self.llm.converse([self._conversation(row) for row in rows], build / CACHE)
-
-    def close(self) -> None:
-        self.llm.close()
+    def _template(self) -> str:
+        return self._prompt("", ())
 
     def prompts(self, row: Row) -> list[str]:
         """What is asked about a row, where all goes well and every answer has the length it should have."""
@@ -128,11 +105,11 @@ class AnswerByLLM(Stage):
             question = turn.question or turn.instruction
             if turn.answer is None:
                 made.append(self._prompt(question, past))
-            past.append((question, turn.answer or "word " * self.answering.words))
+            past.append((question, turn.answer or "word " * self.saying.words))
         return made
 
     def _prompt(self, question: str, past: Sequence[tuple[str, str]]) -> str:
-        return prompts.answer(question, past, self.answering.language, self.answering.words)
+        return prompts.answer(question, past, self.saying.language, self.saying.words)
 
     def _conversation(self, row: Row) -> Conversation:
         turns: list[Turn] = []
@@ -145,7 +122,7 @@ class AnswerByLLM(Stage):
                 said = turn.answer
             else:
                 said = yield from ask(self._prompt(turn.question, past), prompts.ANSWER_SCHEMA, self._read,
-                                      self.answering.attempts)
+                                      self.saying.attempts)
             if isinstance(said, Rejected):
                 return said
             past.append((turn.question, said))
@@ -153,4 +130,4 @@ class AnswerByLLM(Stage):
         return row.with_turns(turns)
 
     def _read(self, found: dict[str, Any]) -> str:
-        return sayable(found["answer"], self.answering.language, 2 * self.answering.words)
+        return sayable(found["answer"], self.saying.language, 2 * self.saying.words)

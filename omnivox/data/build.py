@@ -13,7 +13,8 @@ from omnivox.data.estimate import Estimate, Rates, estimate
 from omnivox.data.llm import LLM
 from omnivox.data.local import LocalLLM, LocalSettings
 from omnivox.data.manifest import StageFolder
-from omnivox.data.rewrite import CACHE, RewriteByLLM, RewriteByRules, RewriteSettings
+from omnivox.data.rewrite import RewriteByLLM, RewriteByRules, RewriteSettings
+from omnivox.data.saying import CACHE
 from omnivox.data.stage import STAGES, Runner, Stage, at_once, in_turn
 from omnivox.errors import ConfigError
 

@@ -59,12 +59,17 @@ class EndpointSettings:
             raise ConfigError(f"timeout: found {self.timeout}; expected seconds")
 
 
-class _PassingError(Exception):
+class PassingError(Exception):
     """The endpoint failed for now; `after` is what it asked to wait, in seconds."""
 
     def __init__(self, message: str, after: float | None = None, busy: bool = False) -> None:
         super().__init__(message)
         self.after, self.busy = after, busy
+
+
+def backed_off(first: float, longest: float, attempt: int) -> float:
+    """Seconds to wait before call `attempt` + 1 is made again: doubled each time up to `longest`, with jitter."""
+    return min(longest, first * 2.0**attempt) * random.uniform(0.5, 1.0)
 
 
 class _RefusedError(Exception):
@@ -193,7 +198,7 @@ class _Calls:
                 await asyncio.sleep(early)
             try:
                 reply = await self._call(body)
-            except _PassingError as error:
+            except PassingError as error:
                 failure = error
                 if attempt + 1 < settings.tries:
                     await self._wait(error, attempt)
@@ -205,8 +210,8 @@ class _Calls:
             raise _RefusedError(failed)
         raise ConnectionError(f"{settings.url}: {failed}; what was answered is kept, run the stage again to go on")
 
-    async def _wait(self, error: _PassingError, attempt: int) -> None:
-        pause = min(self.settings.longest, self.settings.backoff * 2 ** attempt) * random.uniform(0.5, 1.0)
+    async def _wait(self, error: PassingError, attempt: int) -> None:
+        pause = backed_off(self.settings.backoff, self.settings.longest, attempt)
         if error.after is None:
             await asyncio.sleep(pause)
             return
@@ -217,18 +222,18 @@ class _Calls:
         await asyncio.sleep(error.after + 0.1 * pause)  # a herd does not come back in one instant
 
     async def _call(self, body: dict[str, Any]) -> Reply:
-        """One call. Raises _PassingError, _RefusedError, ConfigError (the endpoint is closed to us)."""
+        """One call. Raises PassingError, _RefusedError, ConfigError (the endpoint is closed to us)."""
         url = f"{self.settings.url.rstrip('/')}/chat/completions"
         try:
             async with asyncio.timeout(self.settings.timeout):  # of the whole: a slow drip is a timeout too
                 response = await self._client.post(url, json=body)
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise _PassingError(f"no answer within {self.settings.timeout:g} s") from error
+            raise PassingError(f"no answer within {self.settings.timeout:g} s") from error
         except httpx.HTTPError as error:
-            raise _PassingError(f"{type(error).__name__}: {error}") from error
+            raise PassingError(f"{type(error).__name__}: {error}") from error
         status = response.status_code
         if status in PASSING:
-            raise _PassingError(told(response), retry_after(response), busy=status in {429, 503, 529})
+            raise PassingError(told(response), retry_after(response), busy=status in {429, 503, 529})
         if status in CLOSED:
             raise ConfigError(f"{url}: {told(response)}; check the URL, the model's name and the key")
         if status >= 300:
@@ -240,7 +245,7 @@ class _Calls:
 
 
 def _read(response: httpx.Response) -> Reply:
-    """Raises _PassingError: the body is no chat completion."""
+    """Raises PassingError: the body is no chat completion."""
     try:
         found = response.json()
         content = found["choices"][0]["message"].get("content") or ""
@@ -249,7 +254,7 @@ def _read(response: httpx.Response) -> Reply:
             raise TypeError(f"content is {type(content).__name__}")
         return Reply(content, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _PassingError(f"the answer is no chat completion ({type(error).__name__}: {error})") from error
+        raise PassingError(f"the answer is no chat completion ({type(error).__name__}: {error})") from error
 
 
 def told(response: httpx.Response) -> str:

@@ -62,7 +62,7 @@ def estimate(stage: RewriteByLLM | AnswerByLLM, rows: Iterable[Row], cache: Repl
     """For `stage` over `rows`. Its questions are taken as they stand, where they have not been rewritten yet."""
     rewriting = isinstance(stage, RewriteByLLM)
     form: Mapping[str, object] = REWRITE_SCHEMA if rewriting else ANSWER_SCHEMA
-    words = stage.rewriting.words / 2 if isinstance(stage, RewriteByLLM) else stage.answering.words
+    words = stage.saying.words / 2 if rewriting else stage.saying.words
     each_out = JSON_TOKENS + words * TOKENS
     cached, characters, seen = 0, 0, set[str]()
     measured: list[int] = []

@@ -6,20 +6,18 @@ A turn that already has a question (a source of spoken conversations) keeps it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from omnivox.data import prompts
-from omnivox.data.llm import LLM, Asking, Conversation, UnusableError, ask
+from omnivox.data.llm import Asking, Conversation, UnusableError, ask
 from omnivox.data.records import Rejected, Row, Turn
 from omnivox.data.sayable import sentences, spoken, unsayable, words
-from omnivox.data.stage import Outcome, Stage
+from omnivox.data.saying import ByLLM, ByRules
+from omnivox.data.stage import Outcome
 from omnivox.errors import ConfigError
 
-CACHE = Path("cache") / "llm"
 OPENERS = ("Um,", "Uh,", "Hey,", "So,", "Well,", "Okay, so", "Hmm,", "Right, um,", "Hi there,", "Oh, and")
 LOWERED = re.compile(  # first words that lose their capital behind a filler
     r"(?:what|who|where|when|why|how|which|whose|is|are|was|were|do|does|did|can|could|would|should|will|has|have|may|"
@@ -46,25 +44,14 @@ class RewriteSettings:
             raise ConfigError(f"fillers: found {self.fillers}; expected a share from 0 to 1")
 
 
-class RewriteByRules(Stage):
+class RewriteByRules(ByRules[RewriteSettings]):
     """Number words, symbols, abbreviations and fillers by rule: no model is needed. English."""
 
     name = "rewrite"
-
-    def __init__(self, settings: RewriteSettings) -> None:
-        if settings.language != "English":
-            raise ConfigError(f"language: found {settings.language!r}; the rules know English; use a language model")
-        self.rewriting = settings
-
-    def settings(self) -> Mapping[str, Any]:
-        used = asdict(self.rewriting)
-        return {"by": "rules", **{name: used[name] for name in ("words", "fillers", "seed")}}
-
-    def apply(self, rows: Sequence[Row], build: Path) -> Iterable[Outcome]:
-        return map(self._row, rows)
+    used = ("words", "fillers", "seed")
 
     def _row(self, row: Row) -> Outcome:
-        rng = row.rng("rewrite", self.rewriting.seed)
+        rng = row.rng("rewrite", self.saying.seed)
         turns: list[Turn] = []
         for turn in row.turns:
             said = turn.question or self._said(turn.instruction, rng)
@@ -77,10 +64,10 @@ class RewriteByRules(Stage):
         said = spoken(instruction)
         if reason := unsayable(said):
             return Rejected(reason)
-        if (count := words(said)) > self.rewriting.words:
-            return Rejected(f"long: {count} words; at most {self.rewriting.words} are asked aloud")
+        if (count := words(said)) > self.saying.words:
+            return Rejected(f"long: {count} words; at most {self.saying.words} are asked aloud")
         said = " ".join(_ended(part) for part in sentences(said))
-        return with_filler(said, rng) if rng.random() < self.rewriting.fillers else said
+        return with_filler(said, rng) if rng.random() < self.saying.fillers else said
 
 
 def _ended(sentence: str) -> str:
@@ -97,32 +84,19 @@ def with_filler(text: str, rng: Random) -> str:
     return f"{rng.choice(OPENERS)} {first} {rest}".strip()
 
 
-class RewriteByLLM(Stage):
+class RewriteByLLM(ByLLM[RewriteSettings]):
     """A language model says it; what it says must be sayable once numbers are put into words."""
 
     name = "rewrite"
 
-    def __init__(self, settings: RewriteSettings, llm: LLM) -> None:
-        self.rewriting, self.llm = settings, llm
-
-    def settings(self) -> Mapping[str, Any]:
-        used = asdict(self.rewriting)
-        prompt = prompts.rewrite("", self.rewriting.language, self.rewriting.words)
-        return {"by": dict(self.llm.settings()), "prompt": prompt,
-                **{name: used[name] for name in ("words", "language", "attempts")}}
-
-    def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Outcome]:
-        return self.llm.converse([self._conversation(row) for row in rows], build / CACHE)
-
-    def close(self) -> None:
-        self.llm.close()
+    def _template(self) -> str:
+        return self._prompt("")
 
     def prompts(self, row: Row) -> list[str]:
-        """What is asked about a row, where all goes well."""
         return [self._prompt(turn.instruction) for turn in row.turns if turn.question is None]
 
     def _prompt(self, instruction: str) -> str:
-        return prompts.rewrite(instruction, self.rewriting.language, self.rewriting.words)
+        return prompts.rewrite(instruction, self.saying.language, self.saying.words)
 
     def _conversation(self, row: Row) -> Conversation:
         turns: list[Turn] = []
@@ -137,9 +111,9 @@ class RewriteByLLM(Stage):
         def read(found: dict[str, Any]) -> str | Rejected:
             if not found["sayable"]:
                 return Rejected("unsayable: the model finds that it cannot be spoken")
-            return sayable(found["question"], self.rewriting.language, 2 * self.rewriting.words)
+            return sayable(found["question"], self.saying.language, 2 * self.saying.words)
 
-        return ask(self._prompt(instruction), prompts.REWRITE_SCHEMA, read, self.rewriting.attempts)
+        return ask(self._prompt(instruction), prompts.REWRITE_SCHEMA, read, self.saying.attempts)
 
 
 def sayable(text: str, language: str, most: int) -> str:

@@ -8,23 +8,14 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from random import Random
 from typing import Any
 
 import httpx
 
-from omnivox.data.endpoint import CLOSED, PASSING, retry_after, told
+from omnivox.data.endpoint import CLOSED, PASSING, PassingError, backed_off, retry_after, told
 from omnivox.data.speaker import Voices, decoded
 from omnivox.errors import ConfigError, DataError
 from omnivox.nano.voices import Samples
-
-
-class _PassingError(Exception):
-    """The server failed for now; `after` is what it asked to wait, in seconds."""
-
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 @dataclass(frozen=True)
@@ -76,11 +67,10 @@ class SpeechServer:
         for attempt in range(self.tries):
             try:
                 return self._call(body)
-            except _PassingError as error:
+            except PassingError as error:
                 failure = error
                 if attempt + 1 < self.tries:
-                    jitter = Random().uniform(0.5, 1.0)
-                    pause = min(self.longest, self.backoff * 2**attempt) * jitter
+                    pause = backed_off(self.backoff, self.longest, attempt)
                     time.sleep(pause if error.after is None else error.after + 0.1 * pause)
         raise ConnectionError(f"{self.url}: no speech after {self.tries} tries ({failure}); what was spoken is kept, "
                               "run the stage again to go on")
@@ -92,11 +82,11 @@ class SpeechServer:
                 client = self._client
             response = client.post(url, json=body)
         except httpx.TimeoutException as error:
-            raise _PassingError(f"no answer within {self.timeout:g} s") from error
+            raise PassingError(f"no answer within {self.timeout:g} s") from error
         except httpx.HTTPError as error:
-            raise _PassingError(f"{type(error).__name__}: {error}") from error
+            raise PassingError(f"{type(error).__name__}: {error}") from error
         if response.status_code in PASSING:
-            raise _PassingError(told(response), retry_after(response))
+            raise PassingError(told(response), retry_after(response))
         if response.status_code in CLOSED:
             raise ConfigError(f"{url}: {told(response)}; check the URL, the model's name and the key")
         if response.status_code >= 300:
@@ -104,9 +94,9 @@ class SpeechServer:
         try:
             samples = decoded(response.content, url)
         except DataError as error:
-            raise _PassingError(str(error)) from error
+            raise PassingError(str(error)) from error
         if not len(samples):
-            raise _PassingError("a sound without samples")
+            raise PassingError("a sound without samples")
         return samples
 
 

@@ -18,7 +18,8 @@ from omnivox.data.answer import AnswerByLLM, AnswerSettings
 from omnivox.data.endpoint import Endpoint, EndpointSettings
 from omnivox.data.manifest import StageFolder
 from omnivox.data.records import Row, Turn
-from omnivox.data.rewrite import CACHE, RewriteByLLM, RewriteSettings
+from omnivox.data.rewrite import RewriteByLLM, RewriteSettings
+from omnivox.data.saying import CACHE
 from omnivox.data.stage import at_once, run_stage
 from omnivox.errors import ConfigError
 from tests.data.chat_server import Fault, Handler, Served, at_first, completion, serving, well, written
