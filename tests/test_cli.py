@@ -215,7 +215,11 @@ def test_ctrl_c_is_130_and_leaves_nothing(model: Path, question: Path, tmp_path:
         yield
 
     monkeypatch.setattr("omnivox.runtime.respond.Omni.respond", interrupted)
-    result = call("respond", question, "--model", model, "-o", tmp_path / "reply.wav")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        result = call("respond", question, "--model", model, "-o", tmp_path / "reply.wav")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
