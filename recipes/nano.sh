@@ -15,8 +15,10 @@ language=$!
 step sentences
 step words
 step questions
+step strange
 step exams
 step answers
+step repeats
 step encoder &
 encoder=$!
 step units

@@ -12,12 +12,13 @@ import re
 import sys
 from bisect import bisect
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import TypeAlias, TypeVar
 
+from omnivox.nano.english import common_words
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
@@ -110,22 +111,42 @@ def _relation_words() -> dict[int, frozenset[str]]:
                                     for word in text.split()) for relation in _relations()}
 
 
-def sample_strange(rng: random.Random, small: Container[str]) -> Dialogue:
-    """A question of the domain in which a word or two make no sense, which is declined.
+@cache
+def _spread_of_words() -> Mapping[str, int]:
+    """In how many relations' questions each word occurs."""
+    return Counter(word for words in _relation_words().values() for word in words)
 
-    small: words that are not exchanged, for a question may survive without them.
+
+def sample_strange(rng: random.Random, _: Split = "train") -> Dialogue:
+    """A question of the domain about what it cannot be asked about, which is declined.
+
+    What fills a slot is exchanged for words that no question of the relation holds; where there is no slot, the word
+    that the fewest relations share. The phrasing stays: what is asked about decides, not how.
     """
     while True:
         asker = _weighted(rng, *_by_topic()[phrasing.pick(rng, _even_topics()[0])])
         if not isinstance(asker, Relation) or not asker.chatty:
             continue
-        said = asker.ask(rng, phrasing.pick(rng, asker.rows), "train").split()
-        places = [i for i, word in enumerate(said) if word not in small]
-        others = [word for word in rng.choices(question_words(), k=8) if word not in _relation_words()[id(asker)]]
-        for i, other in zip(rng.sample(places, min(len(places), rng.choice((1, 1, 2)))), others, strict=False):
-            said[i] = other
-        if places and others:
-            return Dialogue("strange", " ".join(said), decline.ANSWER)
+        row, own = phrasing.pick(rng, asker.rows), _relation_words()[id(asker)]
+        others = [word for word in rng.choices(_strangers(), k=8) if word not in own]
+        other = " ".join(others[: rng.choice((1, 1, 1, 2))])
+        if row:
+            said = asker.ask(rng, row | {phrasing.pick(rng, sorted(row)): other}, "train")
+        else:
+            words = asker.ask(rng, row, "train").split()
+            places = [i for i, word in enumerate(words) if word in own]
+            words[min(places, key=lambda i: _spread_of_words()[words[i]])] = other
+            said = " ".join(words)
+        if other and f" {other} " in f" {said} ":
+            return Dialogue("strange", said, decline.ANSWER)
+
+
+@cache
+def _strangers() -> tuple[str, ...]:
+    """Words of the domain's questions, and names and things that it knows nothing of."""
+    known = question_words()
+    listed = {word for kind in ("noun", "name", "verb", "adjective") for word in common_words()[kind]}
+    return *known, *sorted(listed - {*known})
 
 
 def tokens(text: str) -> list[str]:

@@ -18,8 +18,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache, partial
-from importlib import import_module, resources
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, Protocol
@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from omnivox.errors import DataError
 from omnivox.nano import voices as engines
+from omnivox.nano.english import common_words
 from omnivox.nano.voices import ANSWER_VOICE, Samples, Voice
 from omnivox.rates import SAMPLE_RATE
 from omnivox.writing import atomic
@@ -192,20 +193,21 @@ def _write_shard(out: Path, index: int, split: Split, utterances: Iterator[tuple
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 class Corpus(Sequence[Utterance]):
-    """The complete shards of a folder, as they are when it is opened; sound stays on disk until it is asked for.
+    """The complete shards of folders, as they are when it is opened; sound stays on disk until it is asked for.
 
-    Raises DataError: no complete shard there, or a manifest that does not fit its sound.
+    Raises DataError: no complete shard in one of them, or a manifest that does not fit its sound.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, *folders: str | Path) -> None:
         self.rows: list[dict[str, Any]] = []
         self._sounds: list[NDArray[np.int16]] = []
         self._shard_of: list[int] = []
-        for manifest in sorted(self.folder.glob("shard-*.jsonl")):
-            self._open(manifest)
-        if not self.rows:
-            raise DataError(f"{self.folder}: holds no complete shard; expected shard-00000.npy and shard-00000.jsonl")
+        for folder in map(Path, folders):
+            manifests = sorted(folder.glob("shard-*.jsonl"))
+            if not manifests:
+                raise DataError(f"{folder}: holds no complete shard; expected shard-00000.npy and shard-00000.jsonl")
+            for manifest in manifests:
+                self._open(manifest)
 
     def _open(self, manifest: Path) -> None:
         try:
@@ -258,17 +260,6 @@ def _segments(text: str) -> list[tuple[str, ...]]:
     if unknown := {phone for line in lines for phone in line} - set(PHONES):
         raise DataError(f"flite: phones {sorted(unknown)} are none of the {len(PHONES)} that the encoder learns")
     return lines
-
-
-@cache
-def common_words() -> dict[str, list[str]]:
-    """Common English words by part of speech: noun, verb, adjective, adverb, determiner, preposition, pronoun, ..."""
-    text = resources.files("omnivox.nano").joinpath("facts/words.txt").read_text(encoding="utf-8")
-    rows = [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
-    words: dict[str, list[str]] = {}
-    for kind, listed in rows:
-        words.setdefault(kind, []).extend(listed.split())
-    return words
 
 
 PATTERNS = tuple(pattern.split() for pattern in (

@@ -38,8 +38,8 @@ class LanguageConfig:
     batch: int = 64
     transcribe: float = 0.1  # share of the batch that only repeats the question
     spread: float = 0.5  # share of the batch whose words lie among blanks, as speech will have them
-    drop: float = 0.12  # share of the questions that lose a word, as a listener would
-    glue: float = 0.15  # chance of each: a small word lost, added, or exchanged for another
+    drop: float = 0.08  # share of the questions that lose a word, as a listener would
+    glue: float = 0.2  # chance of each of a few edits: a small word lost, added, or exchanged for another
     unheard: float = 0.04  # share of the questions whose rarest word is not understood, and which are declined
     strange: float = 0.12  # share of the batch that makes no sense, and is declined
     exam: int = 200  # written questions of each split that are watched while training
@@ -51,6 +51,8 @@ GLUE = ("what", "which", "what's", "the", "a", "is", "are", "of", "in", "do", "d
         "can", "could", "would", "give", "name", "say", "to", "it", "that", "there", "i", "for", "have", "has", "so",
         "hey", "okay", "well", "now", "right", "every", "called", "find", "know", "if", "get", "on", "at", "one")
 """Small words that carry a phrasing and seldom its meaning."""
+
+EDITS = 4  # of them in a question, at most
 
 
 def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase, table: Tensor | None = None
@@ -103,13 +105,17 @@ def _rank() -> Mapping[str, int]:
 def rephrase(words: list[str], config: LanguageConfig, rng: random.Random) -> list[str]:
     """`words` with small words lost, added or exchanged: phrasings never written must be understood too."""
     words = list(words)
-    small = [i for i, word in enumerate(words) if word in GLUE]
-    if small and rng.random() < config.glue:
-        words[rng.choice(small)] = rng.choice(GLUE)
-    if len(small) > 1 and rng.random() < config.glue:
-        del words[rng.choice(small)]
-    if rng.random() < config.glue:
-        words.insert(rng.randint(0, len(words)), rng.choice(GLUE))
+    for _ in range(EDITS):
+        if rng.random() >= config.glue:
+            continue
+        small = [i for i, word in enumerate(words) if word in GLUE]
+        edit = rng.choice(("exchange", "lose", "add"))
+        if edit == "exchange" and small:
+            words[rng.choice(small)] = rng.choice(GLUE)
+        elif edit == "lose" and len(small) > 1:
+            del words[rng.choice(small)]
+        elif edit == "add":
+            words.insert(rng.randint(0, len(words)), rng.choice(GLUE))
     if len(words) > 3 and rng.random() < config.drop:
         del words[rng.randrange(len(words))]
     return words
@@ -145,7 +151,7 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
 def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
                   rng: random.Random) -> tuple[Tensor, Tensor]:
     """Right-padded ids [B, T] and labels [B, T] (−100 on the prompt and on padding)."""
-    pairs = [_example(dialogues.sample_strange(rng, GLUE) if rng.random() < config.strange else dialogue, tokenizer,
+    pairs = [_example(dialogues.sample_strange(rng) if rng.random() < config.strange else dialogue, tokenizer,
                       config, rng) for dialogue in drawn]
     ids = [torch.tensor(prompt + target) for prompt, target in pairs]
     labels = [torch.tensor([-100] * len(prompt) + target) for prompt, target in pairs]

@@ -1,21 +1,20 @@
 """The bundled model from nothing, step by step. Each step can be killed and run again; what is done is kept.
 
-    sentences, words, questions, exams    speech of many voices: for the encoder, stages 1 and 2, and to watch progress
-    answers                               the answer voice
+    sentences, words, questions, strange, exams    many voices: for the encoder, stages 1 and 2, and to watch progress
+    answers, repeats                               the answer voice
     language, encoder, units → vocoder → stage1 → stage2 → assemble
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omnivox.checkpoint import Loaded, save_pretrained
@@ -85,6 +84,11 @@ class NanoTraining:
         speak_questions(self.work / "words", self.recipe.word_hours, "train", voices.TRAIN_VOICES,
                         seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.word_salad)
 
+    def strange(self) -> None:
+        """Speak questions of the domain about what it knows nothing of, in all training voices."""
+        speak_questions(self.work / "strange", self.recipe.strange_hours, "train", voices.TRAIN_VOICES,
+                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.sample_strange)
+
     def exams(self) -> None:
         """Speak small sets of held phrasings, to watch progress; the published figures come from other recordings."""
         hours = self.recipe.exam_size * SECONDS_PER_QUESTION / 3600
@@ -96,20 +100,26 @@ class NanoTraining:
         """Speak the domain's answers in the answer voice."""
         speak_answers(self.work / "answers", dialogues.answers()[: self.recipe.answer_count], workers=self.workers)
 
+    def repeats(self) -> None:
+        """Speak some of the questions and of the words in no order in the answer voice: words that no answer joins."""
+        texts = [dict.fromkeys(row["text"] for row in Corpus(self.work / name).rows) for name in ("words", "questions")]
+        each = self.recipe.repeat_count // len(texts)
+        chosen = dict.fromkeys(text for found in texts for text in list(found)[:each])
+        speak_answers(self.work / "repeats", list(chosen), topic="repeat", workers=self.workers)
+
     # -- training -----------------------------------------------------------------------------------------------------
 
     def encoder(self) -> None:
         """Train the speech encoder, and the adaptor behind it, on all that is spoken in many voices."""
-        corpora = [Corpus(self.work / name) for name in ("sentences", "words", "questions")]
-        lengths = [row["samples"] for corpus in corpora for row in corpus.rows]
+        corpus = Corpus(*(self.work / name for name in ("sentences", "words", "questions", "strange")))
+        lengths = [row["samples"] for row in corpus.rows]
         held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
-        both: Sequence = ConcatDataset(corpora)  # type: ignore[type-arg, assignment, arg-type]
-        train_recogniser(both, lengths, self.work / "encoder", self.recipe.encoder, self.recipe.adaptor,
+        train_recogniser(corpus, lengths, self.work / "encoder", self.recipe.encoder, self.recipe.adaptor,
                          self.sounds, self.tokenizer.get_vocab(), held)
 
     def units(self) -> None:
-        """Fit the units to the answer voice, and write down every answer in them."""
-        spoken = Corpus(self.work / "answers")
+        """Fit the units to the answer voice, and write down in them all that it said."""
+        spoken = self._answer_voice()
         quantiser = train_units(spoken, self.work / "units.safetensors", self.recipe.units)
         rows = [merge_repeats(quantiser.encode(waveform(utterance)))[0] for utterance in spoken]
         with atomic(self.work / "answer_units.safetensors") as path:
@@ -119,7 +129,7 @@ class NanoTraining:
         """Train the vocoder on the answer voice."""
         torch.set_num_threads(1)
         quantiser = load_units(self.work / "units.safetensors", self.recipe.units)
-        train_vocoder(Corpus(self.work / "answers"), quantiser, self.work / "vocoder", self.recipe.vocoder,
+        train_vocoder(self._answer_voice(), quantiser, self.work / "vocoder", self.recipe.vocoder,
                       self.recipe.vocoder_training)
 
     def language(self) -> None:
@@ -129,7 +139,7 @@ class NanoTraining:
 
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
-        corpus = Corpus(self.work / "questions")
+        corpus = Corpus(self.work / "questions", self.work / "strange")
         recogniser, llm = self.trained_recogniser(), self.written_llm()
         encoder, adaptor = recogniser.encoder.eval().requires_grad_(False), recogniser.adaptor
         held = {}
@@ -142,7 +152,7 @@ class NanoTraining:
 
     def stage2(self) -> None:
         """Train the speech decoder on the states of spoken questions."""
-        corpus = Corpus(self.work / "questions")
+        corpus = Corpus(*(self.work / name for name in ("questions", "strange", "words")))
         adaptor, llm = self.trained_adaptor_and_llm()
         features = self._features(corpus, self.trained_encoder(), copies=1)
         states = States(corpus, features, SpokenPrompts(adaptor, llm, self.tokenizer), self.recipe.stage2.states_fed)
@@ -198,10 +208,13 @@ class NanoTraining:
         return decoder.eval()
 
     def units_of_answers(self) -> dict[str, Tensor]:
-        """Merged units of each spoken answer."""
-        spoken, saved = Corpus(self.work / "answers"), load_file(self._made("answer_units.safetensors", "units"))
+        """Merged units of each text that the answer voice said."""
+        spoken, saved = self._answer_voice(), load_file(self._made("answer_units.safetensors", "units"))
         rows = saved["units"].split(saved["lengths"].tolist())
         return {row["text"]: units for row, units in zip(spoken.rows, rows, strict=True)}
+
+    def _answer_voice(self) -> Corpus:
+        return Corpus(self.work / "answers", self.work / "repeats")
 
     def _features(self, corpus: Corpus, encoder: Encoder, copies: int) -> Features:
         settings = self.recipe.encoder
@@ -218,8 +231,8 @@ class NanoTraining:
         return path
 
 
-STEPS = ("sentences", "words", "questions", "exams", "answers", "language", "encoder", "units", "vocoder",
-         "stage1", "stage2", "assemble")
+STEPS = ("sentences", "words", "questions", "strange", "exams", "answers", "repeats", "language", "encoder", "units",
+         "vocoder", "stage1", "stage2", "assemble")
 
 
 def run_step(training: NanoTraining, step: str) -> None:

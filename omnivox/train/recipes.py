@@ -24,6 +24,8 @@ class NanoRecipe:
     sentence_hours: float  # of speech about nothing, for the encoder
     word_hours: float  # of the domain's words in no order, for the encoder
     question_hours: float
+    strange_hours: float  # of questions about what it knows nothing of
+    repeat_count: int  # texts that ask or say nothing, spoken in the answer voice
     answer_count: int  # distinct answers spoken in the answer voice
     exam_size: int  # questions in each exam that is watched while training
     encoder: RecogniseConfig
@@ -49,8 +51,8 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
     language = LanguageConfig(Schedule(steps(7000), lr=2e-3, weight_decay=0.05), width=llm_width,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
-        sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=12.0 * scale, answer_count=steps(4703),
-        exam_size=steps(100),
+        sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=28.0 * scale,
+        strange_hours=4.0 * scale, repeat_count=steps(4000), answer_count=steps(4703), exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(9000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         units=units,

@@ -24,7 +24,6 @@ from omnivox.model.config import AdaptorConfig, EncoderConfig
 from omnivox.model.ctc import collapse
 from omnivox.model.encoder import Encoder
 from omnivox.model.mel import compress, mel_filters, power_spectrogram
-from omnivox.nano import dialogues
 from omnivox.nano.rooms import augment, warp_mel_filters
 from omnivox.nano.speak import PHONES
 from omnivox.nano.words import BLANK, UNKNOWN
@@ -189,7 +188,7 @@ class Batches:
                  words: Mapping[str, int], unknown: int, blank: int) -> None:
         self.corpus, self.lengths, self.config, self.words, self.unknown = corpus, lengths, config, words, unknown
         self.blank = blank
-        self.spoken = sorted({unknown, *(words[word] for word in dialogues.question_words())})
+        self.rivals = sorted({*words.values()} - {blank})
         self.mels = MelBatches(config.encoder.n_mels, config.warps, config.warp)
 
     def at(self, step: int) -> Batch:
@@ -205,7 +204,7 @@ class Batches:
             phones.append(torch.tensor(phone_ids(utterance)))
             words.append(word_ids(utterance, self.words, self.unknown))
         said = {word for row in words for word in row}
-        own, rest = sorted(said), [word for word in self.spoken if word not in said]
+        own, rest = sorted(said), [word for word in self.rivals if word not in said]
         others = rng.sample(rest, min(len(rest), config.others))
         classes = [self.blank, *own, *others]
         place = {word: i for i, word in enumerate(classes)}

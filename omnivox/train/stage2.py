@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from omnivox.model.config import StatesFed
 from omnivox.model.ctc import collapse
 from omnivox.model.speech_decoder import SpeechDecoder
 from omnivox.nano.speak import Corpus
-from omnivox.nano.words import ANSWER
+from omnivox.nano.words import ANSWER, TRANSCRIBE
 from omnivox.train.features import Features
 from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
 from omnivox.train.recognise import edit_distance, mean_ctc, pad, pick
@@ -35,29 +35,39 @@ class Stage2Config:
     batch: int = 16
     pool: int = 8
     states_fed: StatesFed = "predicting"
-    per_answer: int = 2  # utterances that ask for an answer, at most: one asked often must not crowd out the others
+    per_answer: int = 8  # utterances that ask for an answer, at most: one asked often must not crowd out the others
+    repeat: float = 0.3  # share of the batches that repeat what was heard: words that no answer joins
     state_noise: float = 0.05  # of each state's standard deviation, against learning answers by heart
     seed: int = 0
     threads: int = 1
 
 
+Key = tuple[int, int, str]
+"""An utterance, a copy of it (see Features), and the task: to answer it or to repeat it."""
+
+
 class States:
-    """LLM states [M, D] that feed the decoder for (utterance, copy) pairs, teacher-forced on the right answer."""
+    """LLM states [M, D] that feed the decoder for each key, teacher-forced on what is right to say."""
 
     def __init__(self, corpus: Corpus, features: Features, prompts: SpokenPrompts, fed: StatesFed) -> None:
         self.corpus, self.features, self.prompts, self.fed = corpus, features, prompts, fed
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[Key, Tensor] = {}
 
-    def rows(self, keys: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """States of each (utterance, copy), float32."""
+    def said(self, index: int, task: str) -> str | None:
+        """What is to be said to utterance `index`."""
+        said: str | None = self.corpus.rows[index]["answer" if task == ANSWER else "text"]
+        return said
+
+    def rows(self, keys: Sequence[Key]) -> list[Tensor]:
+        """States of each key, float32."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         if missing:
             tokenizer = self.prompts.tokenizer
-            answers = [[*tokenizer.encode(self.corpus.rows[i]["answer"], add_special_tokens=False),
-                        tokenizer.eos_token_id] for i, _ in missing]
+            answers = [[*tokenizer.encode(self.said(i, task) or "", add_special_tokens=False), tokenizer.eos_token_id]
+                       for i, _, task in missing]
             with torch.no_grad(), fast_precision():
-                embeds, _, starts = self.prompts.embed(self.features.rows(missing), [ANSWER] * len(missing),
-                                                       answers)
+                frames = self.features.rows([(i, copy) for i, copy, _ in missing])
+                embeds, _, starts = self.prompts.embed(frames, [task for _, _, task in missing], answers)
                 states = self.prompts.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
             shift = 1 if self.fed == "predicting" else 0
             for b, key in enumerate(missing):
@@ -66,21 +76,21 @@ class States:
         return [self._kept[key].float() for key in keys]
 
 
-def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[tuple[int, int]],
+def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[Key],
                     units_of: Mapping[str, Tensor]) -> float:
     """Edits per unit of the greedy decoding."""
     edits = total = 0
     with torch.no_grad():
         for key in keys:
             heard = collapse(decoder(states.rows([key])[0][None])[0].argmax(-1), decoder.blank).tolist()
-            said = units_of[states.corpus.rows[key[0]]["answer"]].tolist()
+            said = units_of[states.said(key[0], key[2]) or ""].tolist()
             edits += edit_distance(heard, said)
             total += len(said)
     return edits / max(1, total)
 
 
 def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: SpeechDecoder, out: Path,
-                 config: Stage2Config, held: Sequence[str] = ()) -> None:
+                 config: Stage2Config, held: Container[str | None] = ()) -> None:
     """Train (or resume) `decoder` in `out`.
 
     units_of: merged units [U] of each answer's recording. held: answers kept out of training, for the unit error rate.
@@ -88,27 +98,23 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    rows = states.corpus.rows
     _check(units_of, decoder)
     run = Run(out, {"speech_decoder": decoder}, config.schedule, config)
-    withheld = set(held)
-    times, usable = Counter[str](), list[int]()
-    for i, row in enumerate(rows):
-        if row["answer"] in units_of and row["answer"] not in withheld and times[row["answer"]] < config.per_answer:
-            times[row["answer"]] += 1
-            usable.append(i)
-    if not usable:
-        raise DataError(f"{states.corpus.folder}: holds no question whose answer was spoken, beside those withheld")
-    exam = [(i, 0) for i, row in enumerate(rows) if row["answer"] in withheld][:60]
-    lengths = [len(units_of[rows[i]["answer"]]) for i in usable]
+    asked = {task: _usable(states, units_of, task, config.per_answer) for task in (ANSWER, TRANSCRIBE)}
+    exam = [(i, 0, ANSWER) for i in asked[ANSWER] if states.said(i, ANSWER) in held][:60]
+    asked = {task: [i for i in found if states.said(i, task) not in held] for task, found in asked.items()}
+    if not asked[ANSWER]:
+        raise DataError(f"{out}: no question was spoken whose answer was spoken too, beside those withheld")
+    lengths = {task: [len(units_of[states.said(i, task) or ""]) for i in found] for task, found in asked.items()}
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         rng = random.Random(f"{config.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
-        chosen = [usable[i] for i in pick(lengths, config.batch, config.pool, rng)]
-        given = states.rows([(i, rng.randrange(states.features.copies)) for i in chosen])
+        task = TRANSCRIBE if asked[TRANSCRIBE] and rng.random() < config.repeat else ANSWER
+        chosen = [asked[task][i] for i in pick(lengths[task], config.batch, config.pool, rng)]
+        given = states.rows([(i, rng.randrange(states.features.copies), task) for i in chosen])
         noisy = [row + config.state_noise * row.std() * torch.randn(row.shape, generator=generator) for row in given]
-        return *pad(noisy), *pad([units_of[rows[i]["answer"]] for i in chosen])
+        return *pad(noisy), *pad([units_of[states.said(i, task) or ""] for i in chosen])
 
     batches = prepared(run, batch_of)
 
@@ -129,6 +135,17 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
         return {"unit_error_rate": round(rate, 4)}
 
     train(run, losses, evaluate if exam else None)
+
+
+def _usable(states: States, units_of: Mapping[str, Tensor], task: str, most: int) -> list[int]:
+    """Utterances to which the answer voice has said what is right, at most so many for each thing to say."""
+    times, usable = Counter[str | None](), list[int]()
+    for i in range(len(states.corpus.rows)):
+        said = states.said(i, task)
+        if said in units_of and times[said] < most:
+            times[said] += 1
+            usable.append(i)
+    return usable
 
 
 def _check(units_of: Mapping[str, Tensor], decoder: SpeechDecoder) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from omnivox.errors import DataError
 from omnivox.nano import speak as module
+from omnivox.nano.english import common_words
 from omnivox.nano.speak import (
     PHONES,
     Corpus,
-    common_words,
     phonetic_sentence,
     pronounce,
     speak_answers,

@@ -11,7 +11,16 @@ from transformers import PreTrainedTokenizerFast
 from omnivox.nano.dialogues import Dialogue
 from omnivox.nano.topics import decline
 from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN, build_tokenizer
-from omnivox.train.language import GLUE, LanguageConfig, build_llm, rephrase, spread, train_language, written_batch
+from omnivox.train.language import (
+    EDITS,
+    GLUE,
+    LanguageConfig,
+    build_llm,
+    rephrase,
+    spread,
+    train_language,
+    written_batch,
+)
 from omnivox.train.loop import Schedule
 
 QUESTION = "what is the capital of france"
@@ -69,7 +78,7 @@ def test_rephrasing_touches_small_words_only() -> None:
     for seed in range(300):
         words = rephrase(QUESTION.split(), config, random.Random(seed))
         assert [word for word in words if word not in GLUE] == ["capital", "france"]
-        assert abs(len(words) - 6) <= 1
+        assert abs(len(words) - 6) <= EDITS
 
 
 def test_the_embeddings_that_the_llm_reads_stay(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import omnivox
 from omnivox.errors import DataError
 from omnivox.nano.dialogues import sample
 from omnivox.nano.speak import PHONES
+from omnivox.nano.topics import decline
 from omnivox.train.nano import EXAMS, NanoTraining, run_step
 from omnivox.train.recipes import nano
 
@@ -38,6 +39,8 @@ def training(tmp_path: Path) -> NanoTraining:
     write_corpus(tmp_path / "sentences", [(text, None) for text, _ in asked[:4]], 1)
     write_corpus(tmp_path / "words", [(text, None) for text, _ in asked[4:8]], 5)
     write_corpus(tmp_path / "questions", asked, 2)  # type: ignore[arg-type]
+    write_corpus(tmp_path / "strange", [(text, decline.ANSWER) for text, _ in asked[:4]], 6)
+    write_corpus(tmp_path / "repeats", [(text, None) for text, _ in asked[4:8]], 7)
     write_corpus(tmp_path / "answers", [(answer, None) for answer in dict.fromkeys(a for _, a in asked)], 3)
     for name in EXAMS:
         write_corpus(tmp_path / "exams" / name, asked[:2], 4)  # type: ignore[arg-type]

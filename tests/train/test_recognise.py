@@ -78,7 +78,7 @@ def test_a_step_has_one_batch_and_another_step_another(spoken: list[Said]) -> No
     assert first.classes[0] == BLANK
     assert len(first.classes) == len(set(first.classes.tolist())) == 4 + CONFIG.others
     assert first.weight[:4].tolist() == [0] * 4
-    assert float(first.weight.exp().sum()) == pytest.approx(len(batches.spoken) + 1)
+    assert float(first.weight.exp().sum()) == pytest.approx(len(batches.rivals) + 1)
     assert first.word_count.tolist() == first.phone_count.tolist() == [3, 3, 3]
     assert [PHONES[i] for i in first.phones[0]] == ["t", "uw", "p"]
 
