@@ -16,6 +16,13 @@ name the color of {x}
 =the color of {x}
 say the color of {x}
 what color does {x} have
+which color would you paint {x} | what color would you paint {x} | which color do i need to paint {x}
+what color do i need to draw {x} | in what color should i paint {x} | in which color do you draw {x}
+what color can you see on {x} | what color would {x} be | of what color is {x} | of which color is {x}
+do you know the color of {x} | i forgot the color of {x} | i want to paint {x} what color do i need
+i want to draw {x} which color do i take | help me with the color of {x} | {x} has which color | {x} has what color
+{x} is what color | {x} is which color | find the color of {x} | describe the color of {x} | ~which color {x} is
+~what color {x} has
 *which color does {x} have
 *give me the color of {x}
 *what is the color that {x} has
@@ -33,6 +40,12 @@ tell me the sound of {a}
 make the sound of {a}
 what sound does the {x} make
 what does the {x} say
+what does {a} sound like | which sound comes from {a} | what sound do you hear from {a} | what would {a} say
+what sound would {a} make | what is the noise of {a} | what noise comes from {a}
+what do you hear when you listen to {a} | what can {a} say | do you know the sound of {a}
+i forgot what sound {a} makes | i forgot what {a} says | say what {a} says | say something like {a}
+speak like {a} | talk like {a} | {a} makes what sound | {a} says what | ~what noise {a} makes | =the sound of {a}
+=the noise of {a}
 *which noise does {a} make
 *what noise does the {x} make
 *give me the sound of {a}
@@ -46,6 +59,11 @@ what number of legs does {a} have
 how many legs does the {x} have
 tell me the number of legs of {a}
 what is the number of legs of {a}
+{a} has how many legs | on how many legs does {a} walk | on how many legs does {a} stand
+how many legs do you count on {a} | how many legs can you see on {a} | how many legs would {a} have
+do you know how many legs {a} has | i forgot how many legs {a} has | count the legs of {a} | count the legs on {a}
+say how many legs {a} has | if i draw {a} how many legs do i need | if you see {a} how many legs do you see
+=the number of legs of {a} | ~how many legs the {x} has | does {a} have two legs or four or how many
 *how many legs does every {x} have
 *how many legs are there on {a}
 *what is the number of legs on {a}
@@ -60,6 +78,14 @@ what is a young {x} called
 what do you call a young {x}
 =the name for a baby {x}
 what is the young of {a} called
+what would you call a baby {x} | what do people call a baby {x} | what is the word for a baby {x}
+what is the right word for a baby {x} | which word means a baby {x} | what is the name of a baby {x}
+a baby {x} is called what | do you know the name for a baby {x} | do you know what a baby {x} is called
+i forgot what a baby {x} is called | i forgot the name for a baby {x} | tell me the name for a baby {x}
+tell me the word for a baby {x} | give me the word for a baby {x} | name the young of {a}
+the child of {a} is called what | what do you call the child of {a} | what do you call the young of {a}
+when {a} has a baby what is it called | ~what you call a baby {x} | ~what the young of {a} is called
+=the word for a baby {x}
 *what is the baby of {a} called
 *what is the name for a young {x}
 *how do you call a baby {x}
@@ -74,6 +100,13 @@ where does the {x} live
 what does {a} live in
 tell me the home of {a}
 =the home of {a}
+where is the home of {a} | where would {a} live | where does {a} sleep at night | where does {a} like to live
+in what does {a} live | in what does the {x} live | what kind of home does {a} have
+what kind of place does {a} live in | what do you call the home of {a} | what do you call the place where {a} lives
+what is the name for the home of {a} | what is the place where {a} lives | where should i look for {a}
+where do i have to go to see {a} | do you know where {a} lives | do you know the home of {a}
+i forgot where {a} lives | name the home of {a} | say where {a} lives | {a} lives where | the home of {a} is what
+~where the home of {a} is | =the place where {a} lives
 *what is the home of the {x} called
 *where would you find {a}
 *~what {a} lives in
@@ -87,6 +120,14 @@ what is the name for a group of {xs}
 what are many {xs} together called
 =the name for a group of {xs}
 what do you call many {xs} together
+what would you call a group of {xs} | what do people call a group of {xs} | what is the word for a group of {xs}
+what is the right word for a group of {xs} | which word means a group of {xs} | a group of {xs} is called what
+a group of {xs} has what name | do you know the name for a group of {xs}
+do you know what a group of {xs} is called | i forgot what a group of {xs} is called
+i forgot the word for a group of {xs} | i see many {xs} what do i call them
+if many {xs} live together what are they called | if {xs} are in a group what do you call them
+tell me the word for a group of {xs} | give me the word for a group of {xs} | name a group of {xs}
+~what you call a group of {xs} | ~what many {xs} together are called | =the word for a group of {xs}
 *how do you call a group of {xs}
 *what is the name of a group of {xs}
 """
@@ -99,6 +140,12 @@ what is the food of {a}
 what does the {x} eat
 what food does {a} eat
 tell me what {a} eats
+what would {a} eat | what is the favorite food of {a} | what does {a} like most to eat
+what does {a} have for dinner | what does {a} have for breakfast | what do i give {a} to eat
+what should i give to {a} to eat | what should {a} eat | what can i give {a} as food | what do {xs} like to eat
+what food do {xs} like | on what does {a} live as food | do you know what {a} eats | i forgot what {a} eats
+i have {a} what does it eat | say what {a} eats | name the food of {a} | {a} eats what
+when {a} is hungry what does it eat | ~what {xs} eat | =the food of {a}
 *~what food {a} eats
 *what kind of food does {a} eat
 *which food does {a} eat

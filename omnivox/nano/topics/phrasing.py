@@ -115,53 +115,35 @@ COMMANDS = frozenset(
 
 # What may come before a template of each form, as often as it is listed; then what only the held split may say.
 OPENERS: dict[Form, tuple[str, ...]] = {
-    "direct": ("",) * 12
+    "direct": ("",) * 24
     + (
-        "hey",
-        "okay",
-        "so",
-        "excuse me",
-        "hello",
-        "tell me",
-        "please tell me",
-        "can you tell me",
-        "i have a question",
-        "now tell me",
-        "hi",
-        "and",
-        "well",
-        "please",
+        "hey", "okay", "so", "excuse me", "hello", "tell me", "please tell me", "can you tell me",
+        "i have a question", "now tell me", "hi", "and", "well", "please", "one question", "here is a question",
+        "my question is", "i want to ask you", "another question", "one more question", "next question", "hi there",
+        "hey there", "good morning", "good evening", "hello there", "listen", "all right", "and now", "oh",
+        "okay so", "but", "sorry", "my friend", "say", "i forgot", "yes", "help me",
     ),
-    "yes_no": ("",) * 8 + ("hey", "okay", "so", "excuse me", "tell me", "please tell me"),
-    "command": ("",) * 6
+    "yes_no": ("",) * 12
     + (
-        "please",
-        "please",
-        "can you",
-        "can you",
-        "could you",
-        "hey",
-        "okay",
-        "can you please",
-        "could you please",
-        "i want you to",
-        "now",
-        "would you",
-        "i would like you to",
+        "hey", "okay", "so", "excuse me", "tell me", "please tell me", "hi", "hello", "and", "now", "please",
+        "listen", "one question", "my question is", "one more question", "all right", "i want to ask you",
+        "hi there", "sorry", "good morning",
+    ),
+    "command": ("",) * 12
+    + (
+        "please", "please", "can you", "can you", "could you", "hey", "okay", "can you please", "could you please",
+        "i want you to", "now", "would you", "i would like you to", "hello", "hi", "so", "can you now", "will you",
+        "will you please", "please can you", "i want to hear you", "and now", "listen", "i would love you to",
+        "now please", "could you now", "all right",
     ),
     "clause": (
-        "tell me",
-        "please tell me",
-        "can you tell me",
-        "could you tell me",
-        "do you know",
-        "i would like to know",
-        "i want to know",
-        "i wonder",
-        "hey do you know",
-        "i need to know",
-        "can you say",
-        "would you tell me",
+        "tell me", "please tell me", "can you tell me", "could you tell me", "do you know", "i would like to know",
+        "i want to know", "i wonder", "hey do you know", "i need to know", "can you say", "would you tell me",
+        "i forgot", "remind me", "please remind me", "can you remind me", "i cannot remember", "do you remember",
+        "do you happen to know", "i do not know", "say", "please say", "could you say", "i would love to know",
+        "i want to hear", "i want to ask", "can you explain", "help me remember", "teach me", "please teach me",
+        "will you tell me", "who knows", "my question is", "explain", "you know", "now tell me", "i never know",
+        "excuse me do you know", "hello do you know",
     ),
     "bare": ("",),
 }
@@ -186,11 +168,22 @@ HELD_OPENERS: dict[Form, tuple[str, ...]] = {
     "bare": ("",),
 }
 CLOSERS: dict[Form, tuple[str, ...]] = {
-    "direct": ("",) * 16 + ("please", "do you know", "can you tell me"),
-    "yes_no": ("",) * 16 + ("please", "do you know"),
-    "command": ("",) * 8 + ("please", "for me"),
-    "clause": ("",) * 16 + ("please",),
-    "bare": ("",) * 12 + ("please",),
+    "direct": ("",) * 36
+    + (
+        "please", "do you know", "can you tell me", "now", "please tell me", "i forgot", "i want to know",
+        "my friend", "tell me", "i wonder", "if you know", "do you happen to know", "if i may ask",
+    ),
+    "yes_no": ("",) * 30
+    + (
+        "please", "do you know", "now", "tell me", "i forgot", "i wonder", "i want to know", "if you know",
+    ),
+    "command": ("",) * 18
+    + (
+        "please", "for me", "now", "if you can", "will you", "can you", "my friend", "to me", "for me please",
+        "if you know",
+    ),
+    "clause": ("",) * 24 + ("please", "now", "if you can", "my friend", "if you know"),
+    "bare": ("",) * 30 + ("please", "now", "tell me", "please tell me", "my friend"),
 }
 
 
@@ -282,8 +275,8 @@ def around(rng: random.Random, question: str, form: Form, split: Split) -> str:
 def relation(
     topic: str, templates: str, rows: Iterable[Row], answer: str, weight: float, *, chatty: bool = True
 ) -> Relation:
-    """A relation from marked templates, one on a line; every one must have templates in both splits."""
-    parsed = [Template.parse(line.strip()) for line in templates.strip().splitlines()]
+    """A relation from marked templates, a line each or parted by |; every one must have templates in both splits."""
+    parsed = [Template.parse(part.strip()) for line in templates.strip().splitlines() for part in line.split("|")]
     train = tuple(t for t in parsed if not t.held)
     held = tuple(t for t in parsed if t.held)
     assert train, f"{topic}: no template to train on in {templates!r}"

@@ -18,6 +18,17 @@ what is the capital city of {x}
 what is {s} capital
 what city is the capital of {x}
 say the capital of {x}
+i forgot {s} capital | name {s} capital | tell me {s} capital | which city is {s} capital | do you know {s} capital
+{s} capital is what | ={s} capital | ~what {s} capital is | what city is the main city of {x} its capital
+what do you call the capital of {x} | what would be the capital of {x} | do you know the capital of {x}
+i forgot the capital of {x} | help me with the capital of {x} | what is the capital called in {x}
+how do you call the capital of {x} | which one is the capital of {x} | which capital does {x} have
+what capital does {x} have | {x} has which capital | {x} has what city as its capital
+the capital of {x} is which city | the capital of {x} is what | i need the capital of {x}
+i want the capital of {x} | find the capital of {x} | which city does {x} have as its capital
+in which city is the government of {x} | =what about the capital of {x} | =the name of the capital of {x}
+where is the government of {x} | do you remember the capital of {x} | ~which city {x} has as its capital
+~what the capital of {x} is called
 *give me the capital city of {x}
 *what is the name of the capital of {x}
 *~what the capital city of {x} is
@@ -35,6 +46,11 @@ which country has the capital {y}
 {y} is the capital of what
 name the country whose capital is {y}
 tell me which country has the capital {y}
+what is {y} the capital of | {y} is the capital of what country in the world
+{y} is a capital but of which country | whose capital is {y} | do you know which country has {y} as its capital
+i forgot which country {y} is the capital of | in what country is {y} the capital city
+{y} is the capital city of which country | find the country whose capital is {y} | tell me whose capital {y} is
+say which country {y} is the capital of | ~whose capital {y} is | ~which country has {y} as its capital
 *what country has the capital {y}
 *of which country is {y} the capital
 *what is the country whose capital is {y}
@@ -51,6 +67,13 @@ name the continent of {x}
 {x} is in which continent
 tell me which continent {x} is in
 in what continent is {x}
+which continent would you find {x} on | which continent do you find {x} on | on which continent can i find {x}
+where in the world is {x} | where on earth is {x} | where can i find {x} on earth
+in what part of the world is {x} | which part of the world is {x} in | which continent has {x} on it
+{x} is on what continent | {x} is part of which continent | which continent is {x} a part of
+of which continent is {x} a part | i forgot which continent {x} is on | do you know the continent of {x}
+find the continent of {x} | ~what continent {x} is on | ~where {x} is | ~where in the world {x} is
+say which continent {x} is on | =the continent of {x}
 *on what continent is {x}
 *in which continent is {x}
 *what is the continent of {x}
@@ -67,6 +90,13 @@ what language do people speak in {x}
 what is the language of {x}
 what is the main language spoken in {x}
 name the language of {x}
+how do people talk in {x} | which language do the people of {x} speak | what language do the people in {x} speak
+what language would i hear in {x} | which language would i hear in {x} | what language do i need in {x}
+what do they speak in {x} | in {x} people speak what language | in {x} what language do they speak
+in {x} which language is spoken | do you know the language of {x} | i forgot what they speak in {x}
+i go to {x} what language do i need | tell me the language of {x} | say which language they speak in {x}
+=the language of {x} | ~what people speak in {x} | ~what the language of {x} is
+~which language the people of {x} speak
 *which language do people speak in {x}
 *what is the main language of {x}
 *what is the main language in {x}
@@ -83,6 +113,13 @@ what currency do they use in {x}
 name the currency of {x}
 what is the money of {x} called
 =the currency of {x}
+what money does {x} use | what money do i need in {x} | which money do people use in {x}
+what do people pay with in {x} | how do people pay in {x} | what do you pay with in {x}
+with what money do you pay in {x} | what do they call their money in {x} | what is the currency called in {x}
+which currency would i need in {x} | what currency do people use in {x} | do you know the currency of {x}
+i forgot the currency of {x} | i go to {x} what money do i need | tell me the currency of {x}
+find the currency of {x} | in {x} what money do they use | ~what money they use in {x} | ~how people pay in {x}
+=the money of {x}
 *what is the money in {x} called
 *which currency do they use in {x}
 *what kind of money do they use in {x}
