@@ -1,0 +1,1 @@
+"""Systems that answer speech with speech: ours, and those it is compared with."""
