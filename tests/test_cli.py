@@ -33,10 +33,13 @@ COMMANDS = {
               "--replicas", "--device", "--dtype", "--whisper", "--vocoder"},
     "info": {"--whisper", "--vocoder", "--json"},
     "convert": {"--whisper", "--vocoder", "--dtype"},
-    "evaluate": {"--limit", "--work"},
+    "evaluate": {"--limit", "--work", "--system", "--questions", "--measure", "--tables", "--shard", "--seed", "--asr",
+                 "--judge-url", "--judge-model", "--judge-key", "--judge-version", "--api-key", "--device", "--json"},
     "train": {"--work", "--scale", "--data", "--held", "--llm", "--whisper", "--vocoder", "--model", "--set",
               "--hubert", "--centres", "--plan",
               "--gpus", "--gpu-memory", "--gpu-tflops"},
+    "bench": {"--shape", "--omega", "--lookahead", "--device", "--dtype", "--whisper", "--vocoder", "--questions",
+              "--seconds", "--runs", "--max-new-tokens", "--published", "--json"},
     "data": set(),  # a group: tests/data/test_command.py has its commands
 }
 SCRIPT = Path(sys.executable).parent / "omnivox"
@@ -362,8 +365,8 @@ def test_chat_flags_that_do_not_go_together() -> None:
 
 
 def test_evaluate_ends_in_one_json_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def score(model: str, limit: int | None, work: Path | None) -> dict[str, object]:
-        print("a table")
+    def score(model: str, limit: int | None, work: Path | None, echo: bool) -> dict[str, object]:
+        print("a table" * echo)
         return {"model": model, "limit": limit, "work": str(work)}
 
     monkeypatch.setattr("omnivox.nano.evaluate.evaluate", score)

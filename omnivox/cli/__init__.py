@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from omnivox.cli import data, model, serve, talk, train
+from omnivox.cli import bench, data, evaluate, model, serve, talk, train
 
 app = typer.Typer(name="omnivox", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Speak and be answered: text and speech together, streamed.")
@@ -28,6 +28,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 app.command(no_args_is_help=True)(talk.respond)
 app.command()(talk.chat)
 app.command()(serve.serve)
-for command in (model.info, model.convert, model.evaluate, train.train):
+app.command()(bench.bench)
+for command in (model.info, model.convert, evaluate.evaluate, train.train):
     app.command(no_args_is_help=True)(command)
 app.add_typer(data.data, name="data")

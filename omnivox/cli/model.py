@@ -1,4 +1,4 @@
-"""`omnivox info`, `convert` and `evaluate`."""
+"""`omnivox info` and `convert`."""
 
 from __future__ import annotations
 
@@ -53,23 +53,6 @@ def convert(
 
         rewrite(source, destination, whisper=whisper, vocoder=vocoder, dtype=dtype.value)
         typer.echo(f"wrote {destination}", err=True)
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help='"nano", or a folder of one trained like it.')],
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each kind at most; default: all.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Folder to keep the replies in.")] = None,
-) -> None:
-    """Score the bundled model on held-out questions; the last line of stdout is JSON.
-
-    Example:
-
-      omnivox evaluate nano --limit 20
-    """
-    with clear_errors():
-        from omnivox.nano.evaluate import evaluate as score
-
-        typer.echo(json.dumps(score(model, limit=limit, work=work)))
 
 
 def _show_facts(facts: dict[str, dict[str, Any]]) -> None:

@@ -108,19 +108,25 @@ class LocalLLM(LLM):
         return [Reply(*one) for one in zip(texts, read, written, strict=True)]
 
     def _load(self) -> tuple[Any, Any]:
-        """Raises CheckpointError: no such model, or one without a chat template."""
         if self._loaded is None:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(self.local.model, padding_side="left")
-                model: Any = AutoModelForCausalLM.from_pretrained(self.local.model, dtype=self.local.dtype)
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"{self.local.model}: no causal LM that can be loaded ({error})") from error
-            if tokenizer.chat_template is None:
-                raise CheckpointError(f"{self.local.model}: its tokenizer has no chat template; expected an "
-                                      "instruction-tuned model")
-            if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token
-            self._loaded = model.to(self.local.device).eval(), tokenizer
+            self._loaded = load_chat(self.local.model, self.local.device, self.local.dtype)
         return self._loaded
+
+
+def load_chat(name: str, device: str = "cpu", dtype: str = "auto") -> tuple[Any, Any]:
+    """A causal LM and its tokenizer, by folder or hub name.
+
+    Raises CheckpointError: no such model, or one without a chat template.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: no causal LM that can be loaded ({error})") from error
+    if tokenizer.chat_template is None:
+        raise CheckpointError(f"{name}: its tokenizer has no chat template; expected an instruction-tuned model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer

@@ -59,7 +59,7 @@ def _parsed(spec: str) -> tuple[str, str, dict[str, str]]:
     for pair in query.split("&") if mark and query else []:
         name, equals, value = pair.partition("=")
         if not equals or not name or name in given:
-            raise ConfigError(f"{spec}: found {pair!r} behind the question mark; expected each setting once, as "
+            raise ConfigError(f"{kind}: found {pair!r} behind the question mark; expected each setting once, as "
                               "name=value, with & between")
         if name in SECRETS:
             raise ConfigError(f"{name}: stands in {kind}:...?{name}=, which is kept beside the results; give it as an "

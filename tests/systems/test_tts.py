@@ -19,6 +19,7 @@ from omnivox.runtime.events import Audio, Text
 from omnivox.systems.tts import TTS, Pieces, by_sentence, by_words, find_tts, offline, spoken
 from tests.data.speaking import ASKING, Hum, serving
 from tests.data.speaking import spoken as speech
+from tests.data.test_speak import vits_folder  # noqa: F401  # a fixture
 
 TEXT = "Hello there. It is three o'clock, I think... Or is it? Yes."
 
@@ -132,6 +133,16 @@ def test_a_server_speaks_once_before_it_is_needed() -> None:
         assert [body["input"] for body in api.bodies] == ["Ready.", "One.", "Two."]
         assert {body["voice"] for body in api.bodies} == {"nova"}
         assert "secret" not in str(tts.settings())
+
+
+def test_vits_speaks_by_one_of_its_voices(vits_folder: Path) -> None:  # noqa: F811
+    sounds = [torch.cat(list(find_tts(f"vits:{vits_folder}", "sentence", voice=voice).speak(iter(["what is it?"]))))
+              for voice in ("0", "0", "1")]
+    assert len(sounds[0])
+    assert torch.equal(sounds[0], sounds[1])
+    assert not torch.equal(sounds[0], sounds[2])
+    with pytest.raises(ConfigError, match=r"voice: found '7'; .* has 2, numbered from 0"):
+        find_tts(f"vits:{vits_folder}", voice="7")
 
 
 def test_what_is_missing_is_named_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
