@@ -29,8 +29,8 @@ def _mel_to_hz(mel: Tensor) -> Tensor:
 def mel_filters(n_mels: int, n_fft: int = N_FFT, rate: int = SAMPLE_RATE) -> Tensor:
     """Slaney-normalised triangular filters from 0 Hz to half the rate, [C, F] float32."""
     frequencies = torch.linspace(0, rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    ends = _hz_to_mel(torch.tensor([0.0, rate / 2], dtype=torch.float64))
-    edges = _mel_to_hz(torch.linspace(ends[0], ends[1], n_mels + 2, dtype=torch.float64))
+    highest = _hz_to_mel(torch.tensor(rate / 2, dtype=torch.float64, device="cpu")).item()
+    edges = _mel_to_hz(torch.linspace(0, highest, n_mels + 2, dtype=torch.float64))
     width = edges.diff()
     slopes = edges[:, None] - frequencies
     rising, falling = -slopes[:-2] / width[:-1, None], slopes[2:] / width[1:, None]
