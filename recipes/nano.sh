@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The bundled model from nothing: speech, LLM, encoder, units, vocoder, stage 1, stage 2, scores.
-# Two to three hours of two CPU cores, by the processor time of its steps. Kill it and run it again: what is done is
-# kept. SCALE=0.02 tries it in minutes.
+# Three to three and a half hours of two CPU cores, by the processor time of its steps. Kill it and run it again: what
+# is done is kept. SCALE=0.02 tries it in minutes.
 set -euo pipefail
 WORK=${WORK:-build/nano}
 SCALE=${SCALE:-1}
