@@ -2,8 +2,8 @@
 
 Sixteen clients at a time talk to one real server (nano): questions spoken and written, pauses, interruptions,
 cancellations, hang-ups in the middle of an answer, and garbage. A well-behaved session fails where it is told of an
-error, or where an answer does not end. Memory is compared between the end of the warm-up and the end. Loopback only.
-Ends in one JSON line.
+error, or where an answer does not end. Memory is compared between the end of the warm-up and the end, each time when
+everybody has gone and what they left has gone back to the system. Loopback only. Ends in one JSON line.
 
     python bench/soak.py
     python bench/soak.py --quick
@@ -27,6 +27,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from omnivox.nano.questions import held_out
+from omnivox.serve.memory import SECONDS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from hardware import hardware
@@ -34,6 +35,7 @@ from server import Running, running
 
 RATE = 24_000
 ANSWERED_WITHIN = 60.0  # seconds
+REST = SECONDS + 2.0  # until the server has given back what is free
 GARBAGE = ("{", "[]", "null", '{"type": 7}', '{"type": "nonsense"}', '{"type": "input_audio_buffer.append"}',
            '{"type": "input_audio_buffer.append", "audio": "%%%"}', '{"type": "session.update", "session": 3}',
            '{"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": 5}', b"\x00\xff", "x" * 10_000)
@@ -136,6 +138,12 @@ def settled(server: Running) -> float:
     return server.metric("omnivox_slots_busy")
 
 
+def rested(server: Running) -> float:
+    """Resident memory in MB when nobody has been there for a while."""
+    time.sleep(REST)
+    return server.memory_mb
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ten seconds of four clients, to see that it runs")
@@ -148,10 +156,10 @@ def main() -> None:
     with running("--sessions-per-minute", "100000") as server:
         warm = asyncio.run(soak(server, seconds / 4, clients, seed=1))
         settled(server)
-        before = server.memory_mb
+        before = rested(server)
         counts = asyncio.run(soak(server, seconds, clients, seed=2))
         leaked = settled(server)
-        after = server.memory_mb
+        after = rested(server)
     print(json.dumps({
         "bench": "soak", "quick": options.quick, "sessions": counts["sessions"],
         "failed": counts["failed"] + warm["failed"], "leaked_slots": int(leaked),

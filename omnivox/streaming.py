@@ -83,9 +83,9 @@ def assign_rows(state: Any, rows: Tensor, source: Any, source_rows: Tensor | Non
         target[rows] = value.to(target)
 
 
-def first_rows(state: S, rows: int) -> S:
-    """The first `rows` sessions of a state, as a state of their own that shares its storage."""
-    return _map_rows(lambda leaf: leaf[0][:rows], [state])  # type: ignore[no-any-return]
+def slice_rows(state: S, start: int, stop: int) -> S:
+    """Rows start to stop of a state, as a state of their own that shares its storage."""
+    return _map_rows(lambda leaf: leaf[0][start:stop], [state])  # type: ignore[no-any-return]
 
 
 def join_rows(states: Sequence[S]) -> S:

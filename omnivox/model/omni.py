@@ -106,7 +106,8 @@ class SpokenLM(nn.Module):
         return min(own, CHUNK_SAMPLES) if self.config.mel.pad_to_chunk else own
 
     def speech_positions(self, samples: int) -> int:
-        """How many positions of the LLM a question of so many samples takes, at most."""
+        """How many positions of the LLM a question of so many samples takes, at most: padded to 30 s, always those."""
+        samples = CHUNK_SAMPLES if self.config.mel.pad_to_chunk else samples
         frames = torch.tensor(-(-samples // HOP_LENGTH))
         return max(1, int(self.encoder.output_length(frames)) // self.config.adaptor.k)
 

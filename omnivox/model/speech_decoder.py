@@ -71,23 +71,28 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def _heads(self, x_BTD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (layer(x_BTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _heads(self, x_BTD: Tensor, angles: Tensor, copies: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (_times(layer(x_BTD), copies).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                    for layer in (self.q_proj, self.k_proj, self.v_proj))
         return rotate(q, angles), rotate(k, angles), v
 
-    def forward(self, x_BTD: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, angles: Tensor, copies: int = 1) -> Tensor:
         """Over whole sequences. Padding on the right needs no mask: nothing valid looks to the right."""
-        y = F.scaled_dot_product_attention(*self._heads(x_BTD, angles), is_causal=True)
+        y = F.scaled_dot_product_attention(*self._heads(x_BTD, angles, copies), is_causal=True)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-    def step(self, x_BTD: Tensor, angles: Tensor, keys: Tensor, values: Tensor, reach: _Reach) -> Tensor:
-        q, k, v = self._heads(x_BTD, angles)
+    def step(self, x_BTD: Tensor, angles: Tensor, copies: int, keys: Tensor, values: Tensor, reach: _Reach) -> Tensor:
+        q, k, v = self._heads(x_BTD, angles, copies)
         slot = reach.slot_BT[:, None, :, None].expand_as(k)
         keys.scatter_(2, slot, k)
         values.scatter_(2, slot, v)
         y = F.scaled_dot_product_attention(q, keys[:, :, : reach.bound], values[:, :, : reach.bound], reach.mask_B1TP)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _times(x_BTD: Tensor, copies: int) -> Tensor:
+    """Each frame so many times."""
+    return x_BTD if copies == 1 else x_BTD.repeat_interleave(copies, dim=1)
 
 
 class MLP(nn.Module):
@@ -104,7 +109,8 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """A Llama decoder layer."""
+    """A Llama decoder layer. `copies`: how many times its frames are still to be repeated; the queries, keys and values
+    of equal frames are made once."""
 
     def __init__(self, config: SpeechDecoderConfig) -> None:
         super().__init__()
@@ -113,12 +119,12 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
         self.mlp = MLP(config.width, config.ffn)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles)
+    def forward(self, x: Tensor, angles: Tensor, copies: int = 1) -> Tensor:
+        x = _times(x, copies) + self.self_attn(self.input_layernorm(x), angles, copies)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
-    def step(self, x: Tensor, angles: Tensor, keys: Tensor, values: Tensor, reach: _Reach) -> Tensor:
-        x = x + self.self_attn.step(self.input_layernorm(x), angles, keys, values, reach)
+    def step(self, x: Tensor, angles: Tensor, copies: int, keys: Tensor, values: Tensor, reach: _Reach) -> Tensor:
+        x = _times(x, copies) + self.self_attn.step(self.input_layernorm(x), angles, copies, keys, values, reach)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -146,12 +152,12 @@ class SpeechDecoder(nn.Module):
         frequencies = rope_frequencies(config.width // config.heads, config.rope_theta, config.rope_scaling)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def _upsampled(self, states_BML: Tensor) -> Tensor:
-        """Each state λ times, as [B, λ·M, D]."""
+    def _upsampled(self, states_BML: Tensor) -> tuple[Tensor, int]:
+        """Frames [B, λ·M, D]; or, where all λ of a state are equal, [B, M, D], and how often to repeat each."""
         x_BMD: Tensor = self.input_proj(states_BML)
         if self.config.position_embedding:
-            return (x_BMD[:, :, None] + self.position_embedding).flatten(1, 2)
-        return x_BMD.repeat_interleave(self.config.upsample, dim=1)
+            return (x_BMD[:, :, None] + self.position_embedding).flatten(1, 2), 1
+        return x_BMD, self.config.upsample
 
     def _stretched(self, states_BML: Tensor, states_length_B: Tensor, frames_B: Tensor) -> Tensor:
         """Frame j of a row takes state ⌊j / (frames / states)⌋, the division in float32 as the published trainer's."""
@@ -172,12 +178,12 @@ class SpeechDecoder(nn.Module):
         frames_B: upsampled length of each row; by default λ per state. A longer one stretches that row's states.
         """
         if frames_B is None or states_length_B is None or torch.equal(frames_B, self.config.upsample * states_length_B):
-            x = self._upsampled(states_BML)
+            x, copies = self._upsampled(states_BML)
         else:
-            x = self._stretched(states_BML, states_length_B, frames_B)
-        angles = torch.arange(x.shape[1], device=x.device).float()[None, :, None] * self.frequencies
+            x, copies = self._stretched(states_BML, states_length_B, frames_B), 1
+        angles = torch.arange(x.shape[1] * copies, device=x.device).float()[None, :, None] * self.frequencies
         for layer in self.layers:
-            x = layer(x, angles)
+            x, copies = layer(x, angles, copies), 1
         return self.output_proj(self.norm(x))  # type: ignore[no-any-return]
 
     def initial_state(self, batch: int, capacity: int = 512) -> SpeechDecoderState:
@@ -192,12 +198,12 @@ class SpeechDecoder(nn.Module):
 
     def step(self, x: Chunk, state: SpeechDecoderState) -> tuple[Chunk, SpeechDecoderState]:
         """States [B, M, L] → logits [B, λ·M, V]."""
-        h = self._upsampled(x.data)
+        h, copies = self._upsampled(x.data)
         length_B = x.length * self.config.upsample
-        reach, position_BT = self._reach(state, length_B, h.shape[1])
+        reach, position_BT = self._reach(state, length_B, h.shape[1] * copies)
         angles = position_BT[..., None].float() * self.frequencies
         for layer, keys, values in zip(self.layers, state.keys, state.values, strict=True):
-            h = layer.step(h, angles, keys, values, reach)  # type: ignore[operator]
+            h, copies = layer.step(h, angles, copies, keys, values, reach), 1  # type: ignore[operator]
         state.position.add_(length_B)
         return Chunk(self.output_proj(self.norm(h)), length_B), state
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from omnivox.model.llm import LLMState, copy_positions
 from omnivox.runtime.history import Segment, Speech
 from omnivox.runtime.respond import Omni
-from omnivox.streaming import Chunk
 
 Key = int | tuple[int, int]
 """What stands at one position: a token id, or (number of a speech, place in it)."""
@@ -31,6 +30,7 @@ class Conversation:
         self.omni = omni
         self.read: list[Key] = []
         self.state: LLMState | None = None
+        self._prompt: list[Key] = []  # the one that is being answered
 
     @property
     def positions(self) -> int:
@@ -39,36 +39,27 @@ class Conversation:
 
     def forget(self) -> None:
         """Give the memory back now; a cycle of references would keep it until Python looks for one."""
-        self.read, self.state = [], None
+        self.read, self.state, self._prompt = [], None, []
 
     def rewind(self, segments: Sequence[Segment]) -> Tensor:
-        """Forget what the prompt does not begin with; gives the embeddings [1, T, D] of what is still to be read, one
-        at least."""
-        keys, embeds = self._expand(segments)
+        """Forget what the prompt does not begin with; gives the embeddings [T, D] of what is still to be read, one at
+        least."""
+        self._prompt, embeds = self._expand(segments)
         same = 0
-        for old, new in zip(self.read, keys[:-1], strict=False):  # the last is read again: its state is wanted
+        for old, new in zip(self.read, self._prompt[:-1], strict=False):  # the last is read again: its state is wanted
             if old != new:
                 break
             same += 1
-        self.read = keys[:same]
-        self._waiting = keys[same:]
-        self._grow(len(keys))
-        if self.state is not None:
-            self.state.position[0] = same
-        return embeds[None, same:]
+        del self.read[same:]
+        return embeds[same:]
 
-    def prefill(self, embeds: Tensor) -> Tensor:
-        """Read some of what waits; gives the last hidden state [1, 1, D]."""
+    def keep(self, source: LLMState, row: int, tokens: Sequence[int]) -> None:
+        """What has been read since in that row: the rest of the prompt, and of the reply's tokens as far as it came."""
+        start, end = len(self.read), int(source.position[row])
+        self._grow(end)
         assert self.state is not None
-        hidden, _ = self.omni.llm.step(Chunk.full(embeds), self.state)
-        count = embeds.shape[1]
-        self.read += self._waiting[:count]
-        del self._waiting[:count]
-        return hidden.data[:, -1:]
-
-    def answered(self, tokens: Sequence[int], end: int) -> None:
-        """A reply's tokens were read too, up to position `end`; the caller has copied their keys and values."""
-        self.read += list(tokens)[: end - len(self.read)]
+        copy_positions(source, row, self.state, 0, start, end)
+        self.read = [*self._prompt, *tokens][:end]
 
     def _expand(self, segments: Sequence[Segment]) -> tuple[list[Key], Tensor]:
         keys: list[Key] = []
@@ -93,9 +84,3 @@ class Conversation:
         if self.state is not None:
             copy_positions(self.state, 0, wider, 0, 0, len(self.read))
         self.state = wider
-
-    def make_room(self, positions: int) -> LLMState:
-        """The storage, with room for so many positions."""
-        self._grow(positions)
-        assert self.state is not None
-        return self.state

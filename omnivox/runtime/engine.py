@@ -1,11 +1,11 @@
 """Many conversations on one model: replies share every step, each as if it were alone.
 
-A thread of its own turns round and round: orders (new replies, cancellations), then a little of one prompt that waits
-to be read, then one tick of all replies that are being made. So a newcomer delays the others by a piece of a prompt at
-most.
+A thread of its own turns round and round: orders (cancellations, releases), then a little of the prompts that wait to
+be read, all newcomers' at once, then one tick of all replies that are being made. So newcomers, however many, delay the
+others by a piece of a prompt at most.
 
-    reply() ─► queue ─► reading (encode, then the prompt piece by piece) ─► a slot: a token a tick ─► Done
-               bounded: BusyError           one at a time                         `Slots`, `Speaking`
+    reply() ─► queue ─► a slot: encode, then the prompt piece by piece ─► a token a tick ─► Done
+               bounded: BusyError                `Slots`                  `Slots`, `Speaking`
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -46,8 +48,8 @@ class DrainingError(OmnivoxError):
 @dataclass(frozen=True)
 class EngineSettings:
     """slots: replies that are made at once; queue: replies that may wait for one; context: positions of the LLM that a
-    prompt and its reply may take; reply_tokens: of the longest reply; piece: positions of a prompt read between two
-    ticks."""
+    prompt and its reply may take; reply_tokens: of the longest reply; piece: positions of prompts that are read between
+    two ticks; of speech, which costs more, half as many are encoded."""
 
     slots: int = 8
     queue: int = 32
@@ -86,8 +88,8 @@ class Engine:
         self._lock = threading.Condition()
         self._orders: deque[Callable[[], None]] = deque()
         self._queue: deque[Job] = deque()
-        self._reading: Job | None = None
-        self._rows: list[Job] = []
+        self._rows: list[Job] = []  # the first `_replying` are being answered, the others' prompts are being read
+        self._replying = 0
         self._ticks, self._tick_seconds = 0, deque[float](maxlen=RECENT_TICKS)
         self._draining = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="omnivox-engine", daemon=True)
@@ -128,8 +130,7 @@ class Engine:
         with self._lock:
             if self._draining:
                 raise DrainingError("engine: is shutting down; try another server")
-            free = self.settings.slots - len(self._rows) - (self._reading is not None)
-            if len(self._queue) >= self.settings.queue + max(0, free):
+            if len(self._queue) >= self.settings.queue + self.settings.slots - len(self._rows):
                 raise BusyError(f"engine: all {self.settings.slots} slots are taken and {len(self._queue)} replies "
                                 "wait; try again in a moment")
             self._queue.append(job)
@@ -150,8 +151,7 @@ class Engine:
         """What the engine is doing."""
         with self._lock:
             seconds = [self._tick_seconds.popleft() for _ in range(len(self._tick_seconds))]
-            busy = len(self._rows) + (self._reading is not None)
-            return EngineStats(self.settings.slots, busy, len(self._queue), self._ticks, seconds)
+            return EngineStats(self.settings.slots, len(self._rows), len(self._queue), self._ticks, seconds)
 
     def close(self, drain: float = 0.0) -> None:
         """Take no more replies, give those in the making `drain` seconds to end, then stop."""
@@ -169,7 +169,7 @@ class Engine:
 
     def _busy(self) -> bool:
         with self._lock:
-            return bool(self._queue or self._reading or self._rows)
+            return bool(self._queue or self._rows)
 
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
@@ -179,33 +179,38 @@ class Engine:
             while self._orders:
                 self._orders.popleft()()
             self._next()
-            if self._reading is not None:
-                self._guarded(self._read_on, [self._reading])
-            if any(job.live for job in self._rows):
-                self._guarded(self._tick, list(self._rows))
-        for job in [*self._rows, *self._queue, *([self._reading] if self._reading else [])]:
+            self._hear_on()
+            self._read_on()
+            if self._ticking:
+                self._guarded(self._tick, self._rows[: self._replying])
+        for job in [*self._rows, *self._queue]:
             self._end(job, cancelled=True)
 
     def _wait(self) -> bool:
         """Until there is something to do; False when it is time to stop."""
         with self._lock:
-            while not (self._stopping or self._orders or self._reading or self._startable()
-                       or any(job.live for job in self._rows)):
+            while not (self._stopping or self._orders or self._startable() or len(self._rows) > self._replying
+                       or self._ticking):
                 self._lock.wait()
             return not self._stopping
 
+    @property
+    def _ticking(self) -> bool:
+        """Whether a reply goes on."""
+        return any(job.live for job in self._rows[: self._replying])
+
     def _startable(self) -> Job | None:
         """The first in the queue whose conversation is not busy, if there is a slot for it."""
-        if self._reading is not None or len(self._rows) >= self.settings.slots:
+        if len(self._rows) >= self.settings.slots:
             return None
         busy = {id(job.conversation) for job in self._rows}
         return next((job for job in self._queue if id(job.conversation) not in busy), None)
 
     def _next(self) -> None:
         with self._lock:
-            if job := self._startable():
+            while job := self._startable():
                 self._queue.remove(job)
-                self._reading = job
+                self._rows.append(job)
 
     def _guarded(self, action: Callable[[], None], jobs: Sequence[Job]) -> None:
         """An error of the model ends the replies that it struck, and nothing else."""
@@ -217,52 +222,68 @@ class Engine:
                 if not job.ended:
                     self._end(job, error=error)
 
-    def _read_on(self) -> None:
-        """One piece of the prompt that is being read: an encoding, or some positions."""
-        job = self._reading
-        assert job is not None
-        speech = next((p for p in job.prompt if isinstance(p, Speech) and p.positions is None), None)
-        if speech is not None:
-            self._encode(job, speech)
-            return
-        if job.embeds is None:
-            job.embeds = job.conversation.rewind(job.prompt)
-            room = self.context - job.conversation.positions - job.embeds.shape[1]
-            job.limit = min(job.settings.max_new_tokens, self._slots.tokens, room)
-            if room < 1:
-                raise ConfigError(f"prompt: takes {self.context - room} positions; this engine has {self.context}")
-        began = time.perf_counter()
-        piece, job.embeds = job.embeds[:, : self.settings.piece], job.embeds[:, self.settings.piece:]
-        hidden = job.conversation.prefill(piece)
-        job.timings.prefill += time.perf_counter() - began
-        if not job.embeds.shape[1]:
-            self._admit(job, hidden)
+    def _hear_on(self) -> None:
+        """Encode some of what newcomers said; a prompt that is known as a whole goes to its row."""
+        heard = 0
+        for job in self._rows[self._replying:]:
+            while not job.ended and 2 * heard < self.settings.piece and (speech := job.unheard) is not None:
+                self._guarded(partial(self._encode, job, speech), [job])
+                heard += 0 if speech.positions is None else len(speech.positions)
+            if not job.ended and job.unread is None and job.unheard is None:
+                self._guarded(partial(self._open, job), [job])
 
     def _encode(self, job: Job, speech: Speech) -> None:
         model, began = self.omni.model, time.perf_counter()
         mel = model.log_mel(speech.samples[None])
-        job.timings.mel += time.perf_counter() - began
+        encoding = time.perf_counter()
+        job.timings.mel += encoding - began
         speech.positions = model.encode(mel).row(0).clone()
-        job.timings.encode += time.perf_counter() - began - job.timings.mel
+        job.timings.encode += time.perf_counter() - encoding
 
-    def _admit(self, job: Job, hidden: Tensor) -> None:
-        state = job.conversation.state
-        assert state is not None
+    def _open(self, job: Job) -> None:
+        conversation = job.conversation
+        unread = conversation.rewind(job.prompt)
+        job.start = conversation.positions + len(unread)
+        if (room := self.context - job.start) < 1:
+            raise ConfigError(f"prompt: takes {job.start} positions; this engine has {self.context}")
+        job.limit = min(job.settings.max_new_tokens, self._slots.tokens, room)
+        self._slots.place(self._rows.index(job), conversation.state, conversation.positions)
+        job.unread = unread
+
+    def _read_on(self) -> None:
+        """A piece of the newcomers' prompts, as much of each: those behind one that is still being heard wait."""
+        readers = list(takewhile(lambda job: job.unread is not None, self._rows[self._replying:]))
+        if readers:
+            self._guarded(partial(self._read, readers), readers)
+
+    def _read(self, readers: Sequence[Job]) -> None:
+        began, width = time.perf_counter(), max(1, self.settings.piece // len(readers))
+        hidden = self._slots.read(self._replying, [job.take(width) for job in readers])
+        seconds = time.perf_counter() - began
+        for job, last in zip(readers, hidden, strict=True):
+            job.timings.prefill += seconds
+            if job.unread is not None and not len(job.unread):
+                self._begin(job, last)
+
+    def _begin(self, job: Job, hidden: Tensor) -> None:
         settings = job.settings
-        speak = settings.speak and self._speaking is not None
-        if speak and self._speaking is not None:
+        if settings.speak and self._speaking is not None:
             job.mouth = self._speaking.mouth(settings.chunk_units, settings.lookahead)
-        job.start = job.conversation.positions
-        self._slots.admit(len(self._rows), state, job.start, hidden, settings.sampling, speak)
-        with self._lock:
-            self._rows.append(job)
-            self._reading = None
+        self._swap(self._rows.index(job), self._replying)
+        self._slots.begin(self._replying, hidden, settings.sampling, job.mouth is not None)
+        self._replying += 1
+
+    def _swap(self, one: int, other: int) -> None:
+        if one != other:
+            self._slots.swap(one, other)
+            self._rows[one], self._rows[other] = self._rows[other], self._rows[one]
 
     def _tick(self) -> None:
         began = time.perf_counter()
-        greedy = all(job.settings.sampling.temperature == 0 for job in self._rows)
-        ticked = self._slots.tick(len(self._rows), greedy)
-        jobs = [(row, job) for row, job in enumerate(self._rows) if job.live]
+        replies = self._rows[: self._replying]
+        greedy = all(job.settings.sampling.temperature == 0 for job in replies)
+        ticked = self._slots.tick(len(replies), greedy)
+        jobs = [(row, job) for row, job in enumerate(replies) if job.live]
         for row, job in jobs:
             job.hear(ticked.tokens[row], ticked.chances[row], ticked.units[row])
         due = [job for _, job in jobs if job.mouth is not None and (job.complete or job.mouth.due)]
@@ -300,30 +321,30 @@ class Engine:
         """In the engine's thread: a reply stops where it is."""
         if not job.ended:
             self._end(job, cancelled=True)
+        job.forget()  # it may have been held
 
     def _end(self, job: Job, cancelled: bool = False, error: Exception | None = None) -> None:
         """A reply leaves its slot, or the queue; its last event follows."""
         with self._lock:
             if job in self._queue:
                 self._queue.remove(job)
-            if self._reading is job:
-                self._reading = None
         if job in self._rows:
             self._leave(job, keep=error is None)
-        job.embeds = None
+        job.unread = None
         if job.own:
             job.conversation.forget()
         ends = () if job.mouth is None or self._speaking is None else self._speaking.token_ends(job.mouth)
         job.finish(ends, cancelled, error)
 
     def _leave(self, job: Job, keep: bool) -> None:
-        row, last = self._rows.index(job), len(self._rows) - 1
-        if keep:
-            end = int(self._slots.state.llm.position[row])
-            self._slots.give_back(row, job.conversation.make_room(end), job.start, end)
-            job.conversation.answered(job.token_ids, end)
+        """The last of the replies, and then the last of all, move up."""
+        row = self._rows.index(job)
+        if keep and job.unread is not None and not job.own:
+            job.conversation.keep(self._slots.state.llm, row, job.token_ids)
+        if row < self._replying:
+            self._replying -= 1
+            self._swap(row, self._replying)
+            row = self._replying
+        self._swap(row, len(self._rows) - 1)
         with self._lock:
-            self._rows[row] = self._rows[last]
             self._rows.pop()
-        if row != last:
-            self._slots.move(last, row)

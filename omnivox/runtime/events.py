@@ -11,15 +11,17 @@ from torch import Tensor
 class Timings:
     """Where the time of a reply went, in seconds. Time that the caller takes between events is not counted.
 
-    mel, encode, prefill: each part's own time. first_token, first_audio, total: from the end of the question, that is
-    from the call, until then (first_audio 0 if nothing was spoken). audio_seconds: of speech. real_time_factor: total
-    over audio_seconds (0 if nothing was spoken).
+    mel, encode, prefill: each part's own time. first_token, first_units, first_audio, total: from the end of the
+    question, that is from the call, until then. first_units: until the first units to be spoken are there, Ω of them or
+    all of a shorter reply. audio_seconds: of speech. real_time_factor: total over audio_seconds. What a reply does not
+    have, units or sound, is 0.
     """
 
     mel: float = 0.0
     encode: float = 0.0
     prefill: float = 0.0
     first_token: float = 0.0
+    first_units: float = 0.0
     first_audio: float = 0.0
     total: float = 0.0
     audio_seconds: float = 0.0

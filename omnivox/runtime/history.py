@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from omnivox.checkpoint.prompt import piece_ids
+from omnivox.checkpoint.prompt import Piece, piece_ids
 from omnivox.errors import AudioError, CheckpointError, ConfigError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Reply
@@ -69,6 +69,7 @@ class History:
         self.instructions = instructions
         self.context = context or min(2048, getattr(omni.llm.config, "max_position_embeddings", 2048))
         self.items: list[Item] = []
+        self._pieces: dict[Piece, tuple[int, ...]] = {}
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -132,27 +133,34 @@ class History:
         Where the context is full the oldest turns are forgotten for good, until half of it is free: so that what is
         kept is read again once in a while and not at every turn. Raises AudioError: the question alone is too long.
         """
-        while (size := self._size()) + room > self.context:
+        while (size := self._length(remembered := self._remembered())) + room > self.context:
             if not self._forget():
                 raise AudioError(f"question: takes {size} positions with its prompt and {room} for the answer; "
                                  f"this conversation has {self.context}")
-        return self._segments()
+        if self.omni.prompt.again is None:
+            return remembered[0], *self._question(), remembered[-1]
+        return remembered
 
     def transcription(self, item: Item) -> tuple[Segment, ...] | None:
         """A prompt that asks for the words of a spoken item; None for a model that cannot give them."""
-        prompt, tokenizer = self.omni.prompt, self.omni.tokenizer
+        prompt = self.omni.prompt
         if prompt.transcribe is None:
             return None
-        return (tuple(piece_ids(prompt.before, tokenizer)), item.content,
-                tuple(piece_ids(prompt.transcribe, tokenizer)))
+        return self._ids(prompt.before), item.content, self._ids(prompt.transcribe)
 
-    def _segments(self) -> tuple[Segment, ...]:
-        prompt, tokenizer = self.omni.prompt, self.omni.tokenizer
-        before = tuple(piece_ids(prompt.instructed(self.instructions), tokenizer))
-        after = tuple(piece_ids(prompt.after, tokenizer))
+    def _ids(self, piece: Piece) -> tuple[int, ...]:
+        """Token ids of a part of the prompt; a text is read by the tokenizer once."""
+        if piece not in self._pieces:
+            self._pieces[piece] = tuple(piece_ids(piece, self.omni.tokenizer))
+        return self._pieces[piece]
+
+    def _remembered(self) -> tuple[Segment, ...]:
+        """All that is remembered: to a model of many turns its prompt."""
+        prompt = self.omni.prompt
+        before, after = self._ids(prompt.instructed(self.instructions)), self._ids(prompt.after)
         if prompt.again is None:
-            return before, *self._question(), after
-        again, segments, role = tuple(piece_ids(prompt.again, tokenizer)), list[Segment]([before]), "user"
+            return before, *(item.content for item in self.items), after
+        again, segments, role = self._ids(prompt.again), list[Segment]([before]), "user"
         for item in self.items:
             if item.role != role:
                 segments.append(after if item.role == "assistant" else again)
@@ -173,13 +181,6 @@ class History:
             elif said:
                 break
         return said[::-1]
-
-    def _size(self) -> int:
-        """Positions of all that is remembered."""
-        segments = self._segments()
-        if self.omni.prompt.again is None:
-            segments = (segments[0], *(item.content for item in self.items), segments[-1])
-        return self._length(segments)
 
     def _length(self, segments: Iterable[Segment]) -> int:
         return sum(self.omni.model.speech_positions(len(part.samples)) if isinstance(part, Speech) else len(part)

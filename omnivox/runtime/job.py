@@ -14,7 +14,7 @@ from torch import Tensor
 from omnivox.runtime.conversation import Conversation
 from omnivox.runtime.detokenise import Detokeniser
 from omnivox.runtime.events import Audio, Done, Failed, Ready, Reply, Text, Timings
-from omnivox.runtime.history import Segment
+from omnivox.runtime.history import Segment, Speech
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.speaking import Mouth
 
@@ -41,7 +41,7 @@ class Job:
         self.engine, self.prompt, self.settings, self.conversation = engine, prompt, settings, conversation
         self.held, self.live, self.ended = held, True, False
         self.own = own  # the conversation is for this reply alone
-        self.embeds: Tensor | None = None  # of the prompt, that are still to be read
+        self.unread: Tensor | None = None  # embeddings [T, D] of the prompt; None while speech in it is to be encoded
         self.start = 0  # positions of the prompt
         self.limit = 1  # tokens
         self.mouth: Mouth | None = None
@@ -66,6 +66,17 @@ class Job:
     # -- for the engine -----------------------------------------------------------------------------------------------
 
     @property
+    def unheard(self) -> Speech | None:
+        """Speech in the prompt that is still to be encoded."""
+        return next((part for part in self.prompt if isinstance(part, Speech) and part.positions is None), None)
+
+    def take(self, positions: int) -> Tensor:
+        """The next embeddings [T, D] of the prompt, at most so many."""
+        assert self.unread is not None
+        taken, self.unread = self.unread[:positions], self.unread[positions:]
+        return taken
+
+    @property
     def ready(self) -> bool:
         """Whether there is something to be heard: a sound, or a word of a reply without sound."""
         return bool(self._sound) if self.mouth is not None else bool(self.token_ids)
@@ -86,6 +97,8 @@ class Job:
             self._write(delta)
         if self.mouth is not None:
             self.mouth.hear(units)
+            if self.mouth.due or (self.complete and self.mouth.units):
+                self.timings.first_units = self.timings.first_units or self.elapsed
 
     def say(self, event: Audio) -> None:
         """More sound."""
@@ -103,20 +116,28 @@ class Job:
         kept, self._kept = self._kept, []
         for event in kept:
             self._give(event)
+        if self.ended:
+            self.forget()
 
     def finish(self, token_ends: tuple[int, ...], cancelled: bool, error: Exception | None) -> None:
         """The last event. A reply that was never heard of ends in silence."""
         self.ended, self.complete = True, True
-        if error is not None:
-            self._give(Failed(error))
-            return
+        self._give(Failed(error) if error is not None else Done(self._reply(token_ends, cancelled)))
+        if cancelled or not self.held:
+            self.forget()
+
+    def forget(self) -> None:
+        """Nobody will hear more of it. Whoever listens often knows the job, and such a cycle would keep all that was
+        said until Python looks for one."""
+        self._emit, self._kept, self._sound = _nobody, [], []
+
+    def _reply(self, token_ends: tuple[int, ...], cancelled: bool) -> Reply:
         audio, rate, timings = torch.cat([torch.empty(0), *self._sound]), self.engine.omni.sample_rate, self.timings
         timings.total = self.elapsed
         timings.audio_seconds = len(audio) / rate
         timings.real_time_factor = timings.total / timings.audio_seconds if self._sound else 0.0
         units = [] if self.mouth is None else self.mouth.units
-        self._give(Done(Reply(self._text, self.token_ids, units, audio, rate, timings, token_ends,
-                              cancelled, self._cut)))
+        return Reply(self._text, self.token_ids, units, audio, rate, timings, token_ends, cancelled, self._cut)
 
     @property
     def elapsed(self) -> float:

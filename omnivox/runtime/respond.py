@@ -90,6 +90,7 @@ class Omni:
         self._vocoder = None if vocoder is None else vocoder.eval()
         self.config, self.end_ids = model.config, frozenset(prompt.end_ids)
         self.sampler = Sampler()
+        self.clock: Callable[[], Clock] = Clock  # of each reply; a measurement may want another
         self.embedding = model.llm.get_input_embeddings()
         try:
             self.llm = StreamingLLM(model.llm)
@@ -161,9 +162,17 @@ class Omni:
         assert isinstance(done, Done)
         return done.reply.text
 
+    def voice(self, tokens: int, settings: ReplySettings) -> Voice:
+        """What speaks one reply of so many tokens at most."""
+        return Voice(self.model.speech_decoder, self.vocoder, tokens, settings.chunk_units, settings.lookahead)
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """The LLM's positions [S, D] of a question's mel [1, T, C]."""
+        return self.model.encode(mel).data[0]
+
     def _events(self, prompt: Callable[[Clock, Timings], Tensor], settings: ReplySettings) -> Iterator[Event]:
         """The reply's events; while the caller holds one, the clock stands still."""
-        clock = Clock()
+        clock = self.clock()
         with closing(self._reply(prompt, settings, clock)) as events:
             for event in events:
                 with clock.paused():
@@ -176,9 +185,7 @@ class Omni:
         embeds = prompt(clock, timings)
         limit = self._room(embeds.shape[1], settings.max_new_tokens)
         writer, token_ids, text = Detokeniser(self.tokenizer), list[int](), ""
-        voice = None
-        if settings.speak:
-            voice = Voice(self.model.speech_decoder, self.vocoder, limit, settings.chunk_units, settings.lookahead)
+        voice = self.voice(limit, settings) if settings.speak else None
 
         for token, state in self._tokens(embeds, limit, settings.sampling, clock, timings):
             ended = token in self.end_ids
@@ -188,11 +195,15 @@ class Omni:
             if not ended and (delta := writer.push(token)):
                 text += delta
                 yield Text(delta)
-            if voice and len(samples := voice.feed(state)):
-                yield _sound(samples, sound, clock, timings)
+            if voice and voice.hear(state):
+                timings.first_units = timings.first_units or clock.now()
+                if len(samples := voice.speak()):
+                    yield _sound(samples, sound, clock, timings)
         if delta := writer.finish():
             text += delta
             yield Text(delta)
+        if voice and voice.units:
+            timings.first_units = timings.first_units or clock.now()
         if voice and len(samples := voice.finish()):
             yield _sound(samples, sound, clock, timings)
 
@@ -236,9 +247,9 @@ class Omni:
                              f"this model hears at most {longest / SAMPLE_RATE:.1f} s")
         mel = self.model.log_mel(wave[None])
         timings.mel = clock.lap()
-        speech = self.model.encode(mel)
+        speech = self.encode(mel)
         timings.encode = clock.lap()
-        return self._embed(prompt, speech.data[0])
+        return self._embed(prompt, speech)
 
     def _embed(self, ids: Sequence[int], speech: Tensor | None = None) -> Tensor:
         """Embeddings [1, T, D] of a prompt."""

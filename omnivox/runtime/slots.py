@@ -3,18 +3,20 @@
     hidden ─► sampler ─► token ─► LLM ─► hidden'
        └────► speech decoder (λ frames) ─► collapse ─► units        (`consumed` models: from hidden' instead)
 
-Rows in use are always the first ones: a reply that ends gives its place to the last. So a tick costs what its replies
-cost, whatever the number of slots. On CUDA a tick is captured as a graph once for each of 1, 2, 4, 8, ... rows.
+Rows in use are always the first ones: replies, and behind them newcomers whose prompts are being read. So a tick costs
+what its replies cost, whatever the number of slots. On CUDA it is captured as a graph for each of 1, 2, 4, 8, ... rows.
 
-Shapes: B rows in use, D LLM width, λ frames a token.
+Shapes: B rows in use, T positions of a prompt, D LLM width, λ frames a token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from omnivox.model.ctc import CollapseState, CTCCollapse
 from omnivox.model.llm import LLMState, copy_positions
@@ -22,7 +24,7 @@ from omnivox.model.speech_decoder import SpeechDecoderState
 from omnivox.runtime.graph import Captured
 from omnivox.runtime.respond import Omni
 from omnivox.runtime.sampling import SamplerState, SamplingSettings
-from omnivox.streaming import Chunk, assign_rows, first_rows, leaves
+from omnivox.streaming import Chunk, assign_rows, leaves, slice_rows
 
 
 @dataclass
@@ -68,39 +70,46 @@ class Slots:
             torch.zeros(rows, dtype=torch.long, device=device))
         for _, leaf in leaves(self.state):
             leaf.zero_()  # the memory is taken now, and not page by page as replies grow longer
-        self._fresh = decoder.initial_state(1, 1), self.collapse.initial_state(1, device)
+        self._fresh = self.collapse.initial_state(1, device)
         self._step = Captured(self._tick, device)
         with torch.inference_mode():
             widths = {self._step.width(n, rows) for n in range(1, rows + 1)}
             self._step.capture(*((width, greedy) for width in widths for greedy in (True, False)))
 
-    def admit(self, row: int, prompt: LLMState, positions: int, hidden: Tensor, sampling: SamplingSettings,
-              speak: bool) -> None:
-        """A reply takes a row: behind the first `positions` of a prompt's state, from the hidden state [1, 1, D]."""
+    def place(self, row: int, known: LLMState | None, positions: int) -> None:
+        """A newcomer takes a row; the first `positions` of its prompt are known from a state of its own."""
+        if known is not None:
+            copy_positions(known, 0, self.state.llm, row, 0, positions)
+        self.state.llm.position[row] = positions
+
+    def read(self, first: int, pieces: Sequence[Tensor]) -> Tensor:
+        """The next embeddings [T, D] of the prompts in the rows from `first` on, one at least of each; gives their last
+        hidden states [B, 1, D]."""
+        last = torch.tensor([len(piece) - 1 for piece in pieces], device=self.ends.device)
+        rows = slice_rows(self.state.llm, first, first + len(pieces))
+        hidden, _ = self.omni.llm.step(Chunk(pad_sequence(list(pieces), batch_first=True), last + 1), rows)
+        return hidden.data.gather(1, last[:, None, None].expand(-1, 1, hidden.data.shape[2]))
+
+    def begin(self, row: int, hidden: Tensor, sampling: SamplingSettings, speak: bool) -> None:
+        """A prompt has been read, up to the hidden state [1, D]; its reply begins."""
         state, at = self.state, torch.tensor([row], device=self.ends.device)
-        copy_positions(prompt, 0, state.llm, row, 0, positions)
         state.decoder.position[row] = 0  # what lies behind a position is never read
-        assign_rows(state.collapse, at, self._fresh[1])
+        assign_rows(state.collapse, at, self._fresh)
         assign_rows(state.sampler, at, self.omni.sampler.initial_state(1, sampling, self.ends.device))
-        state.hidden[row] = hidden[0]
+        state.hidden[row] = hidden
         state.live[row], state.spoken[row] = 1, int(speak)
 
-    def give_back(self, row: int, prompt: LLMState, start: int, end: int) -> None:
-        """What a reply added to its prompt's state, positions start to end, goes back there."""
-        copy_positions(self.state.llm, row, prompt, 0, start, end)
-
-    def move(self, source: int, target: int) -> None:
-        """The reply in one row goes on in another."""
-        state = self.state
-        end = int(state.llm.position[source])
-        copy_positions(state.llm, source, state.llm, target, 0, end)
-        frames = int(state.decoder.position[source])
-        for storage in (*state.decoder.keys, *state.decoder.values):
-            storage[target, :, :frames] = storage[source, :, :frames]
-        state.decoder.position[target] = frames
-        at, old = torch.tensor([target]), torch.tensor([source])
-        for part in (state.collapse, state.sampler, state.hidden, state.live, state.spoken):
-            assign_rows(part, at, part, old)
+    def swap(self, one: int, other: int) -> None:
+        """Two rows change places."""
+        state, here, there = self.state, [one, other], [other, one]
+        for part in (state.llm, state.decoder):
+            end = int(part.position[here].max())
+            for storage in (*part.keys, *part.values):
+                storage[here, :, :end] = storage[there, :, :end]
+        rest = (state.llm.position, state.decoder.position, state.collapse, state.sampler, state.hidden, state.live,
+                state.spoken)
+        for _, leaf in leaves(rest):
+            leaf[here] = leaf[there]
 
     def set_live(self, row: int, live: bool) -> None:
         """A row that is not live stands still, as if nothing happened."""
@@ -118,7 +127,7 @@ class Slots:
 
     def _tick(self, rows: int, greedy: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Fixed shapes, storage updated in place, no question to the device: what a CUDA graph needs."""
-        omni, state = self.omni, first_rows(self.state, rows)
+        omni, state = self.omni, slice_rows(self.state, 0, rows)
         logits = omni.llm.logits(state.hidden)
         ids = logits.argmax(-1) if greedy else omni.sampler.step(Chunk(logits, state.live), state.sampler)[0].data
         chance = logits.float().softmax(-1).gather(-1, ids[..., None])[:, 0, 0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnivox.model.vocoder import Vocoder
 from omnivox.model.windowed import StreamingVocoder, VocoderState
-from omnivox.streaming import Chunk, join_rows
+from omnivox.streaming import Chunk, join_rows, slice_rows
 
 
 @dataclass
@@ -89,11 +89,5 @@ class Speaking:
         for b, mouth in enumerate(mouths):
             mouth.given = len(mouth.units)
             if len(due) > 1:
-                mouth.state = _row(state, b)
+                mouth.state = join_rows([slice_rows(state, b, b + 1)])  # a copy
         return [torch.cat([torch.empty(0), *(part.row(b).float().cpu() for part in parts)]) for b in range(len(due))]
-
-
-def _row(state: VocoderState, b: int) -> VocoderState:
-    """One row of a state, as a copy."""
-    return join_rows([VocoderState(*(leaf[b : b + 1] for leaf in (
-        state.units, state.heard, state.frames, state.spoken, state.waiting, state.phase)))])

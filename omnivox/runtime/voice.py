@@ -33,22 +33,21 @@ class Voice:
         self.units: list[int] = []
         self.spoken = 0  # units that the vocoder has been given
 
-    def feed(self, hidden: Tensor) -> Tensor:
-        """Samples [n] (often none) after one more LLM state [1, 1, D]."""
+    def hear(self, hidden: Tensor) -> bool:
+        """One more LLM state [1, 1, D]. Whether enough units wait to be spoken."""
         logits, _ = self.decoder.step(Chunk.full(hidden), self.decoder_state)
         units, _ = self.collapse.step(Chunk(logits.data.argmax(-1), logits.length), self.collapse_state)
         self.units += units.row(0).tolist()
-        if len(self.units) - self.spoken < self.chunk_units:
-            return hidden.new_empty(0)
-        return self._speak()
+        return len(self.units) - self.spoken >= self.chunk_units
 
     def finish(self) -> Tensor:
-        """The rest."""
-        tail = self._speak()
+        """The samples [n] that are owed at the end."""
+        tail = self.speak()
         rest, _ = self.vocoder.flush(self.vocoder_state)
         return torch.cat([tail, rest.row(0)])
 
-    def _speak(self) -> Tensor:
+    def speak(self) -> Tensor:
+        """The samples [n] that the waiting units make sayable; none while the vocoder waits for its lookahead."""
         pending = torch.tensor([self.units[self.spoken :]], dtype=torch.long, device=self.device)
         self.spoken = len(self.units)
         samples, _ = self.vocoder.step(Chunk.full(pending), self.vocoder_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from omnivox.runtime.engine import Engine
 from omnivox.serve.completions import router
 from omnivox.serve.connection import Connections
 from omnivox.serve.guard import Guard
+from omnivox.serve.memory import tidy
 from omnivox.serve.metrics import Metrics
 from omnivox.serve.refusal import RefusedError, refusal
 from omnivox.serve.settings import ServeSettings
@@ -58,7 +60,9 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
+        tidying = asyncio.create_task(tidy())
         yield
+        tidying.cancel()
         pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title="omnivox", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

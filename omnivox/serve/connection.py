@@ -130,6 +130,7 @@ class Connections:
             code, reason = await connection.run()
         finally:
             self._open.discard(connection)
+            connection.session = None
             session.end()
         logs.event("session ended", session=session.id, code=code)
         if socket.application_state is not WebSocketState.DISCONNECTED \
@@ -151,8 +152,7 @@ class Connections:
         end = time.monotonic() + seconds
 
         async def leave(connection: Connection) -> None:
-            session = connection.session
-            while session is not None and session.busy and time.monotonic() < end:
+            while (session := connection.session) is not None and session.busy and time.monotonic() < end:
                 await asyncio.sleep(0.02)
             await connection.flush()
             connection.close(RESTART, "The server is shutting down.")

@@ -86,6 +86,7 @@ class Session:
     def end(self) -> None:
         """The client is gone."""
         self._responses.end()
+        del self._responses  # or the two would keep each other, and all that was heard, until Python looks for cycles
         self._out = lambda _: None
 
     async def _dispatch(self, message: Json) -> None:

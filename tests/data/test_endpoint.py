@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,7 +53,15 @@ GOOD = [f"So, tell me about {row.turns[0].instruction.split()[-1]}"[:-1] + "?" f
 
 
 def test_every_row_is_asked_once_and_order_is_kept(tmp_path: Path) -> None:
-    with serving(delay=0.02) as served:
+    met = threading.Event()
+
+    def meets(handler: Handler, body: dict[str, Any]) -> bool:
+        """Nobody is answered before two have come."""
+        if handler.served.at_once > 1:
+            met.set()
+        return not met.wait(60)
+
+    with serving(fault=meets) as served:
         rows = rewrite(source(tmp_path, ROWS), served, api_key="mine")
         assert [row.turns[0].question for row in rows] == GOOD
         assert set(served.asked.values()) == {1}
@@ -199,11 +208,20 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_a_row_that_the_server_fails_on_is_rejected_while_others_go_on(tmp_path: Path) -> None:
-    def poison(handler: Handler, body: dict[str, Any]) -> bool:
-        return "salt" in body["messages"][0]["content"] and status(500)(handler, body)
+    failing, others = threading.Event(), threading.Semaphore(0)
 
-    with serving(fault=poison, delay=0.01) as served:
-        rows = rewrite(source(tmp_path, ROWS), served, concurrency=2)
+    def poison(handler: Handler, body: dict[str, Any]) -> bool:
+        salt = "salt" in body["messages"][0]["content"]
+        if salt and not failing.is_set():
+            failing.set()
+            for _ in range(2):  # there is room for one beside it: the second comes when the first has been answered
+                assert others.acquire(timeout=60)
+        elif failing.is_set():
+            others.release()
+        return salt and status(500)(handler, body)
+
+    with serving(fault=poison) as served:
+        rows = rewrite(source(tmp_path, ROWS, each=len(ROWS)), served, concurrency=2)
         assert [row.turns[0].question for row in rows] == [one for one in GOOD if "salt" not in one]
         assert reasons(tmp_path) == [("r2", "endpoint: no answer after 4 tries (500 try later)")]
 

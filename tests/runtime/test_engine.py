@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,8 +20,7 @@ from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
 from tests import tiny
-
-WAIT = 60  # seconds until a test gives up
+from tests.engines import WAIT, stalled
 
 
 class Heard:
@@ -56,17 +54,6 @@ def ask(engine: Engine, seed: int = 0, seconds: float = 1.0, held: bool = False,
     heard.job = engine.reply(history.prompt(), heard, ReplySettings(**settings), held=held,  # type: ignore[arg-type]
                              conversation=conversation)  # type: ignore[arg-type]
     return heard
-
-
-@contextmanager
-def stalled(engine: Engine) -> Iterator[None]:
-    """The engine stands still inside the block."""
-    go = threading.Event()
-    engine.order(lambda: go.wait(WAIT) and None)
-    try:
-        yield
-    finally:
-        go.set()
 
 
 def assert_same(found: Reply, expected: Reply) -> None:
@@ -160,8 +147,9 @@ def test_more_than_the_slots_wait_and_more_than_the_queue_are_refused(omni: Omni
             assert_same(heard.reply(), alone(omni, seed, 1.0, ReplySettings(max_new_tokens=8)))
 
 
-def test_a_held_reply_waits_with_its_first_sound_until_it_is_released(engine: Engine) -> None:
-    heard = ask(engine, held=True, max_new_tokens=20, chunk_units=2)
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_a_held_reply_waits_with_its_first_sound_until_it_is_released(engine: Engine, tokens: int) -> None:
+    heard = ask(engine, held=True, max_new_tokens=tokens, chunk_units=2)
     other = ask(engine, seed=1, max_new_tokens=20)
     other.reply()
     ready = heard.events.get(timeout=WAIT)
@@ -170,7 +158,7 @@ def test_a_held_reply_waits_with_its_first_sound_until_it_is_released(engine: En
     assert heard.events.empty()
     assert heard.job is not None
     heard.job.release()
-    assert_same(heard.reply(), alone(engine.omni, 0, 1.0, ReplySettings(chunk_units=2, max_new_tokens=20)))
+    assert_same(heard.reply(), alone(engine.omni, 0, 1.0, ReplySettings(chunk_units=2, max_new_tokens=tokens)))
 
 
 def test_a_held_reply_that_is_cancelled_is_never_heard_of(engine: Engine) -> None:
@@ -222,12 +210,10 @@ def test_closing_lets_replies_end_and_takes_no_more(omni: Omni) -> None:
 
 def test_closing_at_once_cancels_what_is_left(omni: Omni) -> None:
     engine = Engine(omni, EngineSettings(slots=1, reply_tokens=24)).start()
-    go = threading.Event()
-    engine.order(lambda: go.wait(WAIT) and None)
-    asked = [ask(engine, seed) for seed in range(3)]
-    closing = threading.Thread(target=engine.close)
-    closing.start()
-    go.set()
+    with stalled(engine):
+        asked = [ask(engine, seed) for seed in range(3)]
+        closing = threading.Thread(target=engine.close)
+        closing.start()
     closing.join(WAIT)
     assert all(isinstance(heard.all()[-1], Done) for heard in asked)
 
@@ -238,6 +224,59 @@ def test_a_prompt_is_read_piece_by_piece_between_ticks(omni: Omni) -> None:
             asked = [ask(engine, seed, 3.0, max_new_tokens=24) for seed in range(2)]
         for seed, heard in enumerate(asked):
             assert_same(heard.reply(), alone(omni, seed, 3.0, ReplySettings(max_new_tokens=24)))
+
+
+def reading(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """How many positions of each newcomer's prompt are read, step by step as they are."""
+    read: list[tuple[int, ...]] = []
+    step = engine._slots.read
+
+    def noted(first: int, pieces: list[torch.Tensor]) -> torch.Tensor:
+        read.append(tuple(map(len, pieces)))
+        return step(first, pieces)
+
+    monkeypatch.setattr(engine._slots, "read", noted)
+    return read
+
+
+def test_newcomers_are_read_together_and_none_waits_for_the_longest(
+        omni: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(omni, EngineSettings(slots=3, reply_tokens=24, piece=9)) as engine:
+        read = reading(engine, monkeypatch)
+        with stalled(engine):
+            asked = [ask(engine, seed, seconds, max_new_tokens=24) for seed, seconds in enumerate((3.0, 0.3, 1.0))]
+        for seed, (heard, seconds) in enumerate(zip(asked, (3.0, 0.3, 1.0), strict=True)):
+            assert_same(heard.reply(), alone(omni, seed, seconds, ReplySettings(max_new_tokens=24)))
+    assert max(map(len, read)) > 1
+    assert max(map(sum, read)) <= 9  # a step costs the others no more than one newcomer's would
+    assert sum(map(sum, read)) == sum(2 + omni.model.speech_positions(int(16_000 * s)) for s in (3.0, 0.3, 1.0))
+
+
+def test_a_newcomer_that_leaves_while_it_is_read_leaves_what_was_read(
+        omni: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(omni, EngineSettings(slots=3, reply_tokens=24, piece=6)) as engine:
+        read, conversation, history = reading(engine, monkeypatch), engine.conversation(), History(omni)
+        with stalled(engine):
+            asked = [ask(engine, 0, max_new_tokens=24),
+                     ask(engine, 1, 3.0, history=history, conversation=conversation, max_new_tokens=24)]
+        step = engine._slots.read
+
+        def leaving(first: int, pieces: list[torch.Tensor]) -> torch.Tensor:
+            if len(read) == 2 and asked[1].job is not None:
+                asked[1].job.cancel()
+            return step(first, pieces)
+
+        monkeypatch.setattr(engine._slots, "read", leaving)
+        left = asked[1].reply()
+        assert left.cancelled
+        assert not left.token_ids
+        kept = conversation.positions
+        assert 0 < kept < 2 + omni.model.speech_positions(48_000)
+        assert_same(asked[0].reply(), alone(omni, 0, 1.0, ReplySettings(max_new_tokens=24)))
+        again = Heard()
+        engine.reply(history.prompt(), again, ReplySettings(max_new_tokens=24), conversation=conversation)
+        assert_same(again.reply(), alone(omni, 1, 3.0, ReplySettings(max_new_tokens=24)))
+        assert sum(map(sum, read)) == 2 + omni.model.speech_positions(16_000) + 2 + omni.model.speech_positions(48_000)
 
 
 @pytest.mark.parametrize("name", ["slots", "queue", "context", "reply_tokens", "piece"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from omnivox.errors import AudioError, ConfigError
+from omnivox.model.config import MelConfig
 from omnivox.runtime.engine import Engine, EngineSettings
 from omnivox.runtime.events import Reply
 from omnivox.runtime.history import History, Item, Speech
@@ -152,6 +153,21 @@ def test_the_oldest_turns_leave_and_memory_stays_bounded(engine: Engine) -> None
     assert max(items for items, _ in sizes) <= 10
     assert len({room for _, room in sizes[10:]}) == 1
     assert history.items[-1].role == "assistant"
+
+
+def test_a_question_that_is_padded_takes_as_much_room_as_the_longest() -> None:
+    """Or the oldest turns would stay until the engine has no room for the prompt."""
+    omni = tiny.omni(end_ids=(), mel=MelConfig(n_mels=8, pad_to_chunk=True),
+                     encoder=replace(tiny.CONFIG.encoder, positions=750),
+                     llm_changes={"max_position_embeddings": 1024})
+    omni.prompt = replace(omni.prompt, again=(AGAIN,))
+    with Engine(omni, EngineSettings(slots=1, context=1000, reply_tokens=24)) as engine:
+        history = History(omni, context=engine.context)
+        replies = converse(engine, history, engine.conversation(), 4)
+    assert [len(reply.token_ids) for reply in replies] == [6] * 4
+    speeches = [part for part in history.prompt(room=24) if isinstance(part, Speech)]
+    assert [len(part.positions) for part in speeches if part.positions is not None] == [
+        omni.model.speech_positions(16_000)] * 2
 
 
 def test_a_question_that_leaves_no_room(omni: Omni) -> None:

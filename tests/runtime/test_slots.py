@@ -63,19 +63,18 @@ def test_a_reply_goes_on_in_another_row() -> None:
     omni = tiny.omni(end_ids=())
     slots = Slots(omni, rows=3, context=64, tokens=20)
     with torch.inference_mode():
-        state = omni.llm.initial_state(1, 8)
         hidden = torch.randn(3, 1, 1, 16, generator=torch.Generator().manual_seed(0))
         for row in range(3):
-            slots.admit(row, state, 0, hidden[row], tiny.GREEDY, speak=True)
+            slots.begin(row, hidden[row, 0], tiny.GREEDY, speak=True)
         alone = Slots(omni, rows=1, context=64, tokens=20)
-        alone.admit(0, state, 0, hidden[2], tiny.GREEDY, speak=True)
+        alone.begin(0, hidden[2, 0], tiny.GREEDY, speak=True)
 
         def told(slots: Slots, row: int, rows: int, ticks: int) -> list[tuple[int, list[int]]]:
             found = [slots.tick(rows, greedy=True) for _ in range(ticks)]
             return [(tick.tokens[row], tick.units[row]) for tick in found]
 
         moved = told(slots, 2, 3, 3)
-        slots.move(2, 0)
+        slots.swap(2, 0)
         moved += told(slots, 0, 1, 3)
         assert moved == told(alone, 0, 1, 6)
 
@@ -87,7 +86,7 @@ def test_only_the_rows_in_use_cost() -> None:
     seen: list[int] = []
     forward = omni.model.speech_decoder._upsampled
 
-    def noted(states: Tensor) -> Tensor:
+    def noted(states: Tensor) -> tuple[Tensor, int]:
         seen.append(len(states))
         return forward(states)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
-from omnivox.runtime.engine import Engine
 from omnivox.serve.app import create_app
 from omnivox.serve.clips import write_clip
 from omnivox.serve.metrics import Metrics
@@ -49,24 +46,3 @@ def running(engine: Any, **settings: Any) -> Iterator[Running]:
 def spoken(seconds: float = 1.0, seed: int = 0, kind: str = "wav") -> list[dict[str, Any]]:
     data = base64.b64encode(write_clip(tiny.question(seconds, seed), 16_000, kind)).decode()
     return [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": data, "format": kind}}]}]
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that another thread will do."""
-    pause = threading.Event()
-    for _ in range(100 * WAIT):
-        if true():
-            return
-        pause.wait(0.01)
-    pytest.fail("it never came true")
-
-
-@contextmanager
-def stalled(engine: Engine) -> Iterator[None]:
-    """The engine stands still inside the block."""
-    go = threading.Event()
-    engine.order(lambda: go.wait(WAIT) and None)
-    try:
-        yield
-    finally:
-        go.set()

@@ -13,7 +13,11 @@ import pytest
 from tests import tiny
 
 if TYPE_CHECKING:
+    from openai import OpenAI
+
     from omnivox.runtime.engine import Engine
+    from omnivox.runtime.respond import Omni
+    from tests.serve.asking import Running
     from tests.serve.talking import Talk
 
 
@@ -48,12 +52,35 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Path, spok
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def omni() -> Omni:
     """A tiny model whose answers never end by themselves."""
+    return tiny.omni(end_ids=())
+
+
+@pytest.fixture(scope="module")
+def engine(omni: Omni) -> Iterator[Engine]:
+    """That model at work."""
     from omnivox.runtime.engine import Engine, EngineSettings
 
-    with Engine(tiny.omni(end_ids=()), EngineSettings(slots=4, reply_tokens=60)) as running:
+    with Engine(omni, EngineSettings(slots=4, reply_tokens=60)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server(omni: Omni) -> Iterator[Running]:
+    """That model behind the whole app."""
+    from omnivox.runtime.engine import Engine, EngineSettings
+    from tests.serve.asking import TOKENS, running
+
+    with Engine(omni, EngineSettings(slots=4, context=256, reply_tokens=TOKENS)) as engine, running(engine) as found:
+        yield found
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[OpenAI]:
+    """OpenAI's own client of it."""
+    with server.client() as found:
+        yield found
 
 
 @pytest.fixture

@@ -48,9 +48,9 @@ def until(socket: ClientConnection, kind: str) -> dict[str, Any]:
     return event  # type: ignore[no-any-return]
 
 
-def ask(socket: ClientConnection) -> None:
+def ask(socket: ClientConnection, **response: Any) -> None:
     socket.send(json.dumps({"type": "conversation.item.create", "item": TEXT}))
-    socket.send(json.dumps({"type": "response.create"}))
+    socket.send(json.dumps({"type": "response.create", "response": response}))
 
 
 def closed(socket: ClientConnection) -> int:
@@ -122,7 +122,7 @@ def test_a_message_that_is_too_long_ends_the_session_alone(engine: Engine) -> No
 
 def test_a_slow_reader_is_hung_up_on(engine: Engine) -> None:
     """Its answers fill the connection, then the queue; others do not notice."""
-    limits = {"send_queue": 20, "send_seconds": 0.5}
+    limits = {"send_queue": 100, "send_seconds": 0.5}  # room for all of a short answer
     with served(engine, **limits) as (address, app), realtime(address, max_queue=1) as slow:
         sessions = app.state.connections
         end = time.monotonic() + WAIT
@@ -131,7 +131,7 @@ def test_a_slow_reader_is_hung_up_on(engine: Engine) -> None:
                 slow.send(json.dumps({"type": "session.update", "session": {"instructions": "x" * 20_000}}))
         assert not sessions._open
         with realtime(address) as good:
-            ask(good)
+            ask(good, max_output_tokens=3)
             until(good, "response.done")
 
 

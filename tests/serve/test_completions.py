@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,6 @@ from omnivox.runtime.respond import Omni
 from omnivox.serve.clips import read_clip, write_clip
 from tests import tiny
 from tests.serve.asking import TOKENS, WORDS, Running, running, spoken
-
-
-@pytest.fixture(scope="module")
-def omni() -> Omni:
-    return tiny.omni(end_ids=())  # its answers end at their longest
-
-
-@pytest.fixture(scope="module")
-def server(omni: Omni) -> Iterator[Running]:
-    with Engine(omni, EngineSettings(slots=4, context=256, reply_tokens=TOKENS)) as engine, running(engine) as found:
-        yield found
-
-
-@pytest.fixture
-def client(server: Running) -> Iterator[OpenAI]:
-    with server.client() as found:
-        yield found
-
 
 # -- answers ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,27 +23,9 @@ from omnivox.serve.completions import _Stream, router
 from omnivox.serve.listening import Listening
 from omnivox.serve.metrics import Metrics
 from omnivox.serve.settings import ServeSettings
-from tests import tiny
-from tests.serve.asking import TOKENS, WORDS, Running, running, spoken, stalled, until
+from tests.engines import stalled, until
+from tests.serve.asking import WORDS, Running, running, spoken
 from tests.serve.running import WAIT, serving
-
-
-@pytest.fixture(scope="module")
-def omni() -> Omni:
-    return tiny.omni(end_ids=())  # its answers end at their longest
-
-
-@pytest.fixture(scope="module")
-def server(omni: Omni) -> Iterator[Running]:
-    with Engine(omni, EngineSettings(slots=4, context=256, reply_tokens=TOKENS)) as engine, running(engine) as found:
-        yield found
-
-
-@pytest.fixture
-def client(server: Running) -> Iterator[OpenAI]:
-    with server.client() as found:
-        yield found
-
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
 

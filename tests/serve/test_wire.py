@@ -20,10 +20,13 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("websockets")
 
-from omnivox.runtime.engine import EngineSettings
+from omnivox.runtime.engine import Engine, EngineSettings
+from omnivox.serve.app import create_app
 from omnivox.sound import read_audio
 from tests import tiny
-from tests.serve.live import Event, Wire, pcm, served
+from tests.engines import stalled, until
+from tests.serve.live import Event, Wire, pcm
+from tests.serve.running import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fixtures" / "wire"
@@ -36,8 +39,9 @@ SETTINGS = EngineSettings(slots=2, queue=4, context=256, reply_tokens=24)
 class Tape(Wire):
     """A connection that writes down both sides."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, engine: Engine) -> None:
         super().__init__(address)
+        self.engine = engine
         self.lines: list[str] = []
         self.ids: dict[str, str] = {}
 
@@ -121,8 +125,10 @@ def written(tape: Tape) -> None:
     tape.receive()
     tape.send("sing", event_id="what")
     tape.receive()
-    tape.send("response.create", response={"output_modalities": ["audio"]})
-    tape.send("response.cancel")
+    with stalled(tape.engine):  # or the answer might be quicker
+        tape.send("response.create", response={"output_modalities": ["audio"]})
+        tape.send("response.cancel")
+        until(lambda: bool(tape.engine._orders))
     tape.until("response.done")
 
 
@@ -138,7 +144,8 @@ EXCHANGES: list[Callable[[Tape], None]] = [spoken, written, turns]
 
 
 def record(exchange: Callable[[Tape], None]) -> list[str]:
-    with served(tiny.omni(), SETTINGS) as address, Tape(address) as tape:
+    with Engine(tiny.omni(), SETTINGS) as engine, serving(create_app(engine)) as address, \
+            Tape(address, engine) as tape:
         exchange(tape)
         return settled(tape.lines)
 
