@@ -41,7 +41,10 @@ class NanoRecipe:
 
 
 def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
-    """The bundled model: three to three and a half hours of two CPU cores. `scale` shortens data and training, to try it out."""
+    """The bundled model: three to three and a half hours of two CPU cores.
+
+    scale: shortens data and training, to try it out.
+    """
 
     def steps(count: int) -> int:
         return max(2, round(count * scale))
