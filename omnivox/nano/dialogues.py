@@ -131,7 +131,7 @@ def sample_strange(rng: random.Random, _: Split = "train") -> Dialogue:
         others = [word for word in rng.choices(_strangers(), k=8) if word not in own]
         other = " ".join(others[: rng.choice((1, 1, 1, 2))])
         if row:
-            said = asker.ask(rng, row | {phrasing.pick(rng, sorted(row)): other}, "train")
+            said = asker.ask(rng, {**row, phrasing.pick(rng, sorted(row)): other}, "train")
         else:
             words = asker.ask(rng, row, "train").split()
             places = [i for i, word in enumerate(words) if word in own]
