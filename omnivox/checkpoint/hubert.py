@@ -99,21 +99,26 @@ def _from_fairseq(path: Path) -> tuple[HubertConfig, Tensors]:
 
 
 def _config(tensors: Tensors) -> HubertConfig:
-    """The sizes of a HuBERT of the base kind from its tensors; its strides are those of every published one."""
-    convolutions = [tensors.required(f"feature_extractor.conv_layers.{i}.conv.weight") for i in range(7)]
     if "feature_extractor.conv_layers.1.layer_norm.weight" in tensors or any(
             re.search(r"conv_layers\.[1-6]\.2\.", name) for name in tensors):
         raise CheckpointError(f"{tensors.source}: is a HuBERT of the large kind; expected the base kind; "
                               "use its conversion on the hub")
+    return HubertConfig(**base_sizes(tensors))
+
+
+def base_sizes(tensors: Tensors) -> dict[str, Any]:
+    """The sizes of a HuBERT or wav2vec 2.0 of the base kind from its tensors, as its configuration calls them; its
+    strides are those of every published one. Raises CheckpointError: a tensor is missing."""
+    convolutions = [tensors.required(f"feature_extractor.conv_layers.{i}.conv.weight") for i in range(7)]
     layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.layers.")}
     first = tensors.required("encoder.layers.0.feed_forward.intermediate_dense.weight")
     position = tensors.required("encoder.pos_conv_embed.conv.parametrizations.weight.original1")
     width = first.shape[1]
-    return HubertConfig(
-        hidden_size=width, intermediate_size=first.shape[0], num_hidden_layers=len(layers),
-        num_attention_heads=max(1, width // HEAD_WIDTH), conv_dim=[weight.shape[0] for weight in convolutions],
-        conv_kernel=[weight.shape[2] for weight in convolutions], conv_bias=False,
-        num_conv_pos_embeddings=position.shape[2], num_conv_pos_embedding_groups=width // position.shape[1])
+    return {"hidden_size": width, "intermediate_size": first.shape[0], "num_hidden_layers": len(layers),
+            "num_attention_heads": max(1, width // HEAD_WIDTH),
+            "conv_dim": [weight.shape[0] for weight in convolutions],
+            "conv_kernel": [weight.shape[2] for weight in convolutions], "conv_bias": False,
+            "num_conv_pos_embeddings": position.shape[2], "num_conv_pos_embedding_groups": width // position.shape[1]}
 
 
 # -- k-means ----------------------------------------------------------------------------------------------------------

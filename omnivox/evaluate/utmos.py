@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from omnivox.checkpoint.files import NoInit, Tensors, fill, open_tensors
-from omnivox.checkpoint.hubert import HEAD_WIDTH, fairseq_name, name_from_fairseq
+from omnivox.checkpoint.hubert import base_sizes, fairseq_name, name_from_fairseq
 from omnivox.errors import CheckpointError
 
 FILE = "utmos22_strong_step7459_v1.pt"
@@ -94,19 +94,8 @@ def _published(name: str) -> str:
 
 
 def _config(tensors: Tensors) -> Wav2Vec2Config:
-    """The sizes of a wav2vec 2.0 of the base kind; its strides are those of the published one."""
-    inner = tensors.under(_INNER)
-    convolutions = [inner.required(f"feature_extractor.conv_layers.{i}.conv.weight") for i in range(7)]
-    layers = {name.split(".")[2] for name in inner if name.startswith("encoder.layers.")}
-    first = inner.required("encoder.layers.0.feed_forward.intermediate_dense.weight")
-    position = inner.required("encoder.pos_conv_embed.conv.parametrizations.weight.original1")
-    width = first.shape[1]
-    return Wav2Vec2Config(
-        hidden_size=width, intermediate_size=first.shape[0], num_hidden_layers=len(layers),
-        num_attention_heads=max(1, width // HEAD_WIDTH), conv_dim=[weight.shape[0] for weight in convolutions],
-        conv_kernel=[weight.shape[2] for weight in convolutions], conv_bias=False,
-        num_conv_pos_embeddings=position.shape[2], num_conv_pos_embedding_groups=width // position.shape[1],
-        mask_time_prob=0.0, mask_feature_prob=0.0)  # so that there is no tensor to mask with
+    sizes = base_sizes(tensors.under(_INNER))
+    return Wav2Vec2Config(**sizes, mask_time_prob=0.0, mask_feature_prob=0.0)  # so that there is no tensor to mask with
 
 
 @torch.no_grad()

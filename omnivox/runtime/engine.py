@@ -35,6 +35,7 @@ from omnivox.runtime.speaking import Speaking
 
 log = logging.getLogger(__name__)
 RECENT_TICKS = 1000
+PATIENCE = 4  # ticks
 
 
 class BusyError(OmnivoxError):
@@ -55,7 +56,7 @@ class EngineSettings:
     queue: int = 32
     context: int = 2048
     reply_tokens: int = 256
-    piece: int = 128
+    piece: int = 64
 
     def __post_init__(self) -> None:
         for name, least in (("slots", 1), ("queue", 0), ("context", 16), ("reply_tokens", 1), ("piece", 1)):
@@ -90,6 +91,7 @@ class Engine:
         self._queue: deque[Job] = deque()
         self._rows: list[Job] = []  # the first `_replying` are being answered, the others' prompts are being read
         self._replying = 0
+        self._waited = 0  # ticks since newcomers were read
         self._ticks, self._tick_seconds = 0, deque[float](maxlen=RECENT_TICKS)
         self._draining = self._stopping = False
         self._thread = threading.Thread(target=self._run, name="omnivox-engine", daemon=True)
@@ -179,8 +181,9 @@ class Engine:
             while self._orders:
                 self._orders.popleft()()
             self._next()
-            self._hear_on()
-            self._read_on()
+            if not self._pressed():
+                self._hear_on()
+                self._read_on()
             if self._ticking:
                 self._guarded(self._tick, self._rows[: self._replying])
         for job in [*self._rows, *self._queue]:
@@ -193,6 +196,12 @@ class Engine:
                        or self._ticking):
                 self._lock.wait()
             return not self._stopping
+
+    def _pressed(self) -> bool:
+        """Whether newcomers wait, PATIENCE ticks at most, because a listener is about to run out of sound."""
+        hungry = self._waited < PATIENCE and any(job.hungry for job in self._rows[: self._replying])
+        self._waited = self._waited + 1 if hungry else 0
+        return hungry
 
     @property
     def _ticking(self) -> bool:

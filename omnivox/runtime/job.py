@@ -18,6 +18,8 @@ from omnivox.runtime.history import Segment, Speech
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.speaking import Mouth
 
+SPARE = 0.25  # seconds of sound that a listener should have ahead
+
 log = logging.getLogger(__name__)
 Event = Text | Audio | Ready | Done | Failed
 Emit = Callable[[Event], None]
@@ -47,6 +49,7 @@ class Job:
         self.mouth: Mouth | None = None
         self.token_ids: list[int] = []
         self.complete = self._cut = False  # nothing more will come; because it is as long as it may be
+        self._heard_until = 0.0  # when all that was said will have been heard, by the clock of `began`
         self._log_chance = 0.0
         self.timings = Timings()
         self.began, self.began_at = time.perf_counter(), time.monotonic()
@@ -81,6 +84,11 @@ class Job:
         """Whether there is something to be heard: a sound, or a word of a reply without sound."""
         return bool(self._sound) if self.mouth is not None else bool(self.token_ids)
 
+    @property
+    def hungry(self) -> bool:
+        """Whether its listener is about to run out of sound."""
+        return self.live and self._heard_until > 0 and self._heard_until - time.perf_counter() < SPARE
+
     def hear(self, token: int, chance: float, units: list[int]) -> None:
         """One more token, which had that probability."""
         self._log_chance += math.log(max(chance, 1e-9))
@@ -104,6 +112,8 @@ class Job:
         """More sound."""
         self.timings.first_audio = self.timings.first_audio or self.elapsed
         self._sound.append(event.samples)
+        seconds = len(event.samples) / self.engine.omni.sample_rate
+        self._heard_until = max(self._heard_until, time.perf_counter()) + seconds
         self._give(event)
 
     def announce(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnivox.errors import AudioError, ConfigError
-from omnivox.runtime.engine import BusyError, DrainingError, Engine, EngineSettings
+from omnivox.runtime.engine import PATIENCE, BusyError, DrainingError, Engine, EngineSettings
 from omnivox.runtime.events import Audio, Done, Failed, Ready, Reply, Text
 from omnivox.runtime.history import History
 from omnivox.runtime.job import Event, Job
@@ -250,6 +250,26 @@ def test_newcomers_are_read_together_and_none_waits_for_the_longest(
     assert max(map(len, read)) > 1
     assert max(map(sum, read)) <= 9  # a step costs the others no more than one newcomer's would
     assert sum(map(sum, read)) == sum(2 + omni.model.speech_positions(int(16_000 * s)) for s in (3.0, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("hungry", [False, True])
+def test_newcomers_wait_some_ticks_while_a_listener_runs_out_of_sound(omni: Omni, hungry: bool,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "hungry", property(lambda job: hungry and job.live))
+    order: list[str] = []
+    with Engine(omni, EngineSettings(slots=2, reply_tokens=24, piece=2)) as engine:
+        for name in ("read", "tick"):
+            step = getattr(engine._slots, name)
+            monkeypatch.setattr(engine._slots, name,
+                                lambda *given, name=name, step=step: (order.append(name[0]), step(*given))[1])
+        first = ask(engine, 0, 0.3, max_new_tokens=24)
+        assert isinstance(first.events.get(timeout=WAIT), Text)
+        with stalled(engine):
+            second = ask(engine, 1, max_new_tokens=24)
+        assert_same(second.reply(), alone(omni, 1, 1.0, ReplySettings(max_new_tokens=24)))
+        first.reply()
+    assert ("r" + (1 + PATIENCE) * "t" + "r" in "".join(order)) == hungry
+    assert ("rtr" in "".join(order)) != hungry
 
 
 def test_a_newcomer_that_leaves_while_it_is_read_leaves_what_was_read(
