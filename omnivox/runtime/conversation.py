@@ -56,9 +56,10 @@ class Conversation:
     def keep(self, source: LLMState, row: int, tokens: Sequence[int]) -> None:
         """What has been read since in that row: the rest of the prompt, and of the reply's tokens as far as it came."""
         start, end = len(self.read), int(source.position[row])
-        self._grow(end)
-        assert self.state is not None
-        copy_positions(source, row, self.state, 0, start, end)
+        if end > start:
+            self._grow(end)
+            assert self.state is not None
+            copy_positions(source, row, self.state, 0, start, end)
         self.read = [*self._prompt, *tokens][:end]
 
     def _expand(self, segments: Sequence[Segment]) -> tuple[list[Key], Tensor]:

@@ -179,7 +179,7 @@ class Engine:
     def _run(self) -> None:
         while self._wait():
             while self._orders:
-                self._orders.popleft()()
+                self._guarded(self._orders.popleft(), [])
             self._next()
             if not self._pressed():
                 self._hear_on()

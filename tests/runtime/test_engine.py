@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnivox.errors import AudioError, ConfigError
+from omnivox.runtime.conversation import Conversation
 from omnivox.runtime.engine import PATIENCE, BusyError, DrainingError, Engine, EngineSettings
 from omnivox.runtime.events import Audio, Done, Failed, Ready, Reply, Text
 from omnivox.runtime.history import History
@@ -250,6 +251,22 @@ def test_newcomers_are_read_together_and_none_waits_for_the_longest(
     assert max(map(len, read)) > 1
     assert max(map(sum, read)) <= 9  # a step costs the others no more than one newcomer's would
     assert sum(map(sum, read)) == sum(2 + omni.model.speech_positions(int(16_000 * s)) for s in (3.0, 0.3, 1.0))
+
+
+def test_a_newcomer_that_leaves_before_anything_was_read_leaves_nothing(omni: Omni) -> None:
+    conversation = Conversation(omni)
+    conversation.rewind([[1, 2, 3]])
+    conversation.keep(omni.llm.initial_state(1, 8), 0, [])
+    assert (conversation.positions, conversation.state) == (0, None)
+
+
+def test_an_order_that_fails_does_not_end_the_engine(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("no such thing")
+
+    engine.order(fail)
+    assert_same(ask(engine, 3, max_new_tokens=9).reply(), alone(engine.omni, 3, 1.0, ReplySettings(max_new_tokens=9)))
+    assert "no such thing" in caplog.text
 
 
 @pytest.mark.parametrize("hungry", [False, True])
