@@ -16,7 +16,6 @@ from omnivox.data.records import Rejected, Row, Turn
 from omnivox.data.rewrite import sayable
 from omnivox.data.sayable import sentences, spoken, unsayable, words
 from omnivox.data.saying import ByLLM, ByRules
-from omnivox.data.stage import Outcome
 from omnivox.errors import DataError
 
 PLACEHOLDERS = (
@@ -48,16 +47,7 @@ class AnswerByRules(ByRules[AnswerSettings]):
 
     name = "answer"
     used = ("words", "seed", "placeholders")
-
-    def _row(self, row: Row) -> Outcome:
-        rng = row.rng("answer", self.saying.seed)
-        turns: list[Turn] = []
-        for turn in row.turns:
-            said = turn.answer or self._said(turn, rng)
-            if isinstance(said, Rejected):
-                return said
-            turns.append(replace(turn, answer=said))
-        return row.with_turns(turns)
+    fills = "answer"
 
     def _said(self, turn: Turn, rng: Random) -> str | Rejected:
         if turn.reference is None or not turn.reference.strip():

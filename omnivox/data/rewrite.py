@@ -15,7 +15,6 @@ from omnivox.data.llm import Asking, Conversation, UnusableError, ask
 from omnivox.data.records import Rejected, Row, Turn
 from omnivox.data.sayable import sentences, spoken, unsayable, words
 from omnivox.data.saying import ByLLM, ByRules
-from omnivox.data.stage import Outcome
 from omnivox.errors import ConfigError
 
 OPENERS = ("Um,", "Uh,", "Hey,", "So,", "Well,", "Okay, so", "Hmm,", "Right, um,", "Hi there,", "Oh, and")
@@ -49,19 +48,10 @@ class RewriteByRules(ByRules[RewriteSettings]):
 
     name = "rewrite"
     used = ("words", "fillers", "seed")
+    fills = "question"
 
-    def _row(self, row: Row) -> Outcome:
-        rng = row.rng("rewrite", self.saying.seed)
-        turns: list[Turn] = []
-        for turn in row.turns:
-            said = turn.question or self._said(turn.instruction, rng)
-            if isinstance(said, Rejected):
-                return said
-            turns.append(replace(turn, question=said))
-        return row.with_turns(turns)
-
-    def _said(self, instruction: str, rng: Random) -> str | Rejected:
-        said = spoken(instruction)
+    def _said(self, turn: Turn, rng: Random) -> str | Rejected:
+        said = spoken(turn.instruction)
         if reason := unsayable(said):
             return Rejected(reason)
         if (count := words(said)) > self.saying.words:

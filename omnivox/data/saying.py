@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from omnivox.data.llm import LLM, Conversation
-from omnivox.data.records import Row
+from omnivox.data.records import Rejected, Row, Turn
 from omnivox.data.stage import Outcome, Stage
 from omnivox.errors import ConfigError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         @property
         def words(self) -> int: ...
         @property
+        def seed(self) -> int: ...
+        @property
         def language(self) -> str: ...
         @property
         def attempts(self) -> int: ...
@@ -31,9 +34,11 @@ CACHE = Path("cache") / "llm"
 
 
 class ByRules(Stage, Generic[Settings]):
-    """Rules know English. used: the settings that what they say depends on."""
+    """Rules know English. used: the settings that what they say depends on. fills: the field of a turn that they fill
+    where it is empty."""
 
     used: ClassVar[tuple[str, ...]]
+    fills: ClassVar[str]
 
     def __init__(self, saying: Settings) -> None:
         if saying.language != "English":
@@ -46,9 +51,20 @@ class ByRules(Stage, Generic[Settings]):
     def apply(self, rows: Sequence[Row], build: Path) -> Iterable[Outcome]:
         return map(self._row, rows)
 
-    @abstractmethod
     def _row(self, row: Row) -> Outcome:
-        """The outcome of one row."""
+        rng = row.rng(self.name, self.saying.seed)
+        turns: list[Turn] = []
+        for turn in row.turns:
+            said = getattr(turn, self.fills) or self._said(turn, rng)
+            if isinstance(said, Rejected):
+                return said
+            filled: dict[str, Any] = {self.fills: said}
+            turns.append(replace(turn, **filled))
+        return row.with_turns(turns)
+
+    @abstractmethod
+    def _said(self, turn: Turn, rng: Random) -> str | Rejected:
+        """What is said in that turn, or why nothing is."""
 
 
 class ByLLM(Stage, Generic[Settings]):

@@ -19,7 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from omnivox.errors import ConfigError
-from omnivox.evaluate.pace import count_words, lagging_words
+from omnivox.evaluate.pace import lagging_words, words_per_second
 from omnivox.evaluate.published import Published
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.clock import Clock
@@ -151,7 +151,7 @@ def summary(answered: Sequence[Answered]) -> dict[str, Any]:
         of = spoken if part in ("first_units", "first_audio") else answered
         parts[part] = {name: _ms(value) for name, value in percentiles([getattr(a.timings, part) for a in of]).items()}
     seconds = sum(one.timings.audio_seconds for one in spoken)
-    words = sum(count_words(one.reply.text) for one in spoken)
+    rate = words_per_second(" ".join(one.reply.text for one in spoken), seconds)
     lagging = [one.lagging for one in spoken if one.lagging is not None]
     return {
         "ms": parts, "replies": len(answered), "spoken": len(spoken),
@@ -160,7 +160,7 @@ def summary(answered: Sequence[Answered]) -> dict[str, Any]:
         "answer_seconds": round(seconds / len(spoken), 2),
         "tokens": round(float(np.mean([len(one.reply.token_ids) for one in answered])), 1),
         "units": round(float(np.mean([len(one.reply.units) for one in spoken])), 1),
-        "words_per_second": round(words / seconds, 2) if words else None,
+        "words_per_second": round(rate, 2) if rate else None,
         "lagging_words": round(float(np.mean(lagging)), 2) if lagging else None,
     }
 

@@ -10,7 +10,8 @@ def count_words(text: str) -> int:
 
 def words_per_second(text: str, seconds: float) -> float | None:
     """The paper's speech rate (v2, its table of chunk sizes: 2.73 to 2.76): words of the text answer by the seconds of
-    speech, silence included. None where nothing was written or spoken. Over many answers: sum by sum."""
+    speech, silence included. None where nothing was written or spoken. Over many answers: of all their words and all
+    their seconds."""
     count = count_words(text)
     return count / seconds if count and seconds > 0 else None
 

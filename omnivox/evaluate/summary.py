@@ -20,7 +20,7 @@ from typing import Any
 from omnivox.evaluate.alignment import corpus_rate
 from omnivox.evaluate.folder import Answered, RunFolder, Score
 from omnivox.evaluate.measure import Value
-from omnivox.evaluate.pace import count_words
+from omnivox.evaluate.pace import count_words, words_per_second
 
 POOLED = {"asr_wer": "wer", "asr_cer": "cer"}
 
@@ -114,7 +114,7 @@ def _timings(rows: Sequence[Answered]) -> dict[str, Figure]:
 def _pace(rows: Sequence[Answered]) -> dict[str, Figure]:
     spoken = [row for row in rows if row.seconds and count_words(row.text)]
     lagging = [float(row.lagging_words) for row in spoken if row.lagging_words is not None]
-    rate = sum(count_words(row.text) for row in spoken) / sum(row.seconds for row in spoken) if spoken else None
+    rate = words_per_second(" ".join(row.text for row in spoken), sum(row.seconds for row in spoken))
     return {"words_per_second": Figure(rate, len(spoken), None if spoken else "nothing was spoken"),
             "lagging_words": _over(fmean, lagging, "nothing was spoken")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.systems.system import System
@@ -15,6 +15,18 @@ def reply(system: System, question: Tensor) -> Reply:
     *_, done = system.respond(question)
     assert isinstance(done, Done)
     return done.reply
+
+
+def steps_until_left(system: System, model: nn.Module, question: Tensor) -> int:
+    """How often the model ran until the first event; that it did not run again when the reply was left then."""
+    steps: list[None] = []
+    model.register_forward_hook(lambda *_: steps.append(None))
+    events = system.respond(question)
+    next(events)
+    before = len(steps)
+    events.close()  # type: ignore[attr-defined]
+    assert len(steps) == before
+    return before
 
 
 def lawful(system: System, question: Tensor, repeats: bool = True) -> Reply:

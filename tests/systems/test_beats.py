@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +149,8 @@ def test_a_tensor_that_is_missing_goes_by_its_published_name(tmp_path: Path) -> 
             load_beats(hearing.beats_file(tmp_path / "beats.pt", rest))
 
 
-class Hostile:
-    """Unpickled, it would make a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.mark}",)
-
-
 def test_a_hostile_file_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"cfg": hearing.BEATS, "model": {}, "more": Hostile(tmp_path / "mark")}, tmp_path / "beats.pt")
+    torch.save({"cfg": hearing.BEATS, "model": {}, "more": writers.Hostile(tmp_path / "mark")}, tmp_path / "beats.pt")
     with pytest.raises(CheckpointError, match="was not executed"):
         load_beats(tmp_path / "beats.pt")
     assert not (tmp_path / "mark").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from omnivox.sound import read_audio
 from omnivox.systems.qwen2_audio import Qwen2Audio
 from tests import tiny
 from tests.systems import writers
+from tests.systems.laws import steps_until_left
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"]
 GENERATION = {"chat_format": "chatml", "do_sample": True, "eos_token_id": [256, 258], "pad_token_id": 256,
@@ -123,13 +123,7 @@ def test_a_seed_decides_what_is_sampled(folder: Path) -> None:
 
 def test_whoever_stops_listening_stops_the_model(folder: Path) -> None:
     system = Qwen2Audio.load(folder, writers.Tone(), temperature=0)
-    steps: list[Any] = []
-    system.model.register_forward_hook(lambda *_: steps.append(None))
-    events = system.respond(writers.speech(0.5))
-    next(events)
-    before = len(steps)
-    events.close()  # type: ignore[attr-defined]
-    assert 0 < before == len(steps) < 20
+    assert 0 < steps_until_left(system, system.model, writers.speech(0.5)) < 20
     assert not system.model.model.multi_modal_projector._forward_hooks
 
 

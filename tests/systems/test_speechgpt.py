@@ -25,6 +25,7 @@ from omnivox.systems.speechgpt import META, Answer, SpeechGPT
 from tests.checkpoint import test_hubert
 from tests.checkpoint.published import unit_vocoder
 from tests.systems import writers
+from tests.systems.laws import steps_until_left
 
 UNITS = 12
 EXTRA = [*(f"<{i}>" for i in range(UNITS)), "<sosp>", "<eosp>", "[Human]", "[SpeechGPT]", "<eoh>", "<eos>"]
@@ -204,13 +205,7 @@ def test_a_tts_reads_its_text_and_no_units_are_written(chain: Path) -> None:
 
 def test_whoever_stops_listening_stops_the_model(chain: Path) -> None:
     system = SpeechGPT.load(chain, temperature=0)
-    steps: list[Any] = []
-    system.model.register_forward_hook(lambda *_: steps.append(None))
-    events = system.respond(writers.speech(0.5))
-    next(events)
-    before = len(steps)
-    events.close()  # type: ignore[attr-defined]
-    assert before == len(steps) > 0
+    assert steps_until_left(system, system.model, writers.speech(0.5)) > 0
 
 
 def test_a_question_of_nothing_is_refused(chain: Path) -> None:

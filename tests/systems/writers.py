@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import os
 import pickle
 import sys
 import types
@@ -153,3 +154,13 @@ def speech(seconds: float, seed: int = 0) -> Tensor:
     noise = torch.randn(len(time), generator=torch.Generator().manual_seed(seed))
     return (0.3 * torch.sin(2 * math.pi * (150 + 40 * torch.sin(9 * time)) * time) + 0.03 * noise) * torch.sin(
         7 * time).abs()
+
+
+class Hostile:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.mark}",)
