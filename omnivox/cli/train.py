@@ -19,8 +19,9 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help='"nano", the bundled model; or any LLM: '
                                                                  "llama-omni-8b, llama-omni-3b, llama-omni-1b.")],
     step: Annotated[str | None, typer.Argument(metavar="STEP", help="stage1, stage2, units or vocoder; of nano: "
-                                               "sentences, words, questions, exams, answers, language, encoder, units, "
-                                               "vocoder, stage1, stage2 or assemble.")] = None,
+                                               "begin, sentences, words, questions, strange, exams, answers, "
+                                               "repeats, language, encoder, hear, units, vocoder, stage1, stage2, "
+                                               "assemble.")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder of the run; what is done in it is kept. Default: "
                                                    "build/RECIPE.")] = None,
     scale: Annotated[float, typer.Option(min=0.001, help="nano: shortens data and training, to try the steps.")] = 1.0,
@@ -31,7 +32,8 @@ def train(
     whisper: Annotated[str | None, typer.Option(help="Another speech encoder: OpenAI's .pt, a folder, a hub name.")
                        ] = None,
     vocoder: Annotated[Path | None, typer.Option(help="Unit vocoder for the finished model (stage2).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Checkpoint for stage2 to go on from; default: stage1's.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Checkpoint for stage2 to go on from, default: stage1's; or "
+                                                    "nano's begin, default: the bundled one.")] = None,
     hubert: Annotated[str | None, typer.Option(help="units, vocoder: a HuBERT, as folder, hub name or fairseq's .pt.")
                       ] = None,
     centres: Annotated[Path | None, typer.Option(help="vocoder: k-means centres; default: those of the step units.")
@@ -57,7 +59,7 @@ def train(
     with clear_errors():
         work = work or Path("build") / recipe
         if recipe == "nano":
-            _nano(step, work, scale, plan)
+            _nano(step, work, scale, plan, model)
             return
         from omnivox.train.recipes import find_recipe
 
@@ -78,13 +80,13 @@ def train(
         _run(step, work, found, data, held, vocoder, model)
 
 
-def _nano(step: str | None, work: Path, scale: float, plan: bool) -> None:
+def _nano(step: str | None, work: Path, scale: float, plan: bool, model: Path | None) -> None:
     if step is None or plan:
         raise ConfigError("STEP: is missing; expected one of nano's (it needs no plan: two CPU cores, three hours)")
     from omnivox.train.nano import NanoTraining, run_step
     from omnivox.train.recipes import nano
 
-    run_step(NanoTraining(work, nano(scale=scale)), step)
+    run_step(NanoTraining(work, nano(scale=scale), model=model or "nano"), step)
 
 
 def _changed(recipe: TrainRecipe, llm: str | None, whisper: str | None, changes: list[str]) -> TrainRecipe:

@@ -2,7 +2,8 @@
 
     sentences, words, questions, strange, exams    many voices: for the encoder, stages 1 and 2, and to watch progress
     answers, repeats                               the answer voice
-    language, encoder, units → vocoder → stage1 → stage2 → assemble
+    language, encoder → hear, units → vocoder, stage1 → stage2 → assemble
+    begin                                          all of them from a finished model's weights
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
+from omnivox.train.begin import begin
 from omnivox.train.features import Features
+from omnivox.train.hear import train_hearing
 from omnivox.train.language import build_llm, train_language
 from omnivox.train.recipes import NanoRecipe
 from omnivox.train.recognise import MelBatches, Recogniser, train_recogniser
@@ -47,10 +50,10 @@ WITHHELD = 60  # answers (a tenth at most) that stage 2 never sees, for its unit
 
 
 class NanoTraining:
-    """The steps of one recipe in one work folder."""
+    """The steps of one recipe in one work folder. model: what the step `begin` takes its weights from."""
 
-    def __init__(self, work: Path, recipe: NanoRecipe, workers: int = 2) -> None:
-        self.work, self.recipe, self.workers = work, recipe, workers
+    def __init__(self, work: Path, recipe: NanoRecipe, workers: int = 2, model: str | Path = "nano") -> None:
+        self.work, self.recipe, self.workers, self.model = work, recipe, workers, model
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -109,6 +112,10 @@ class NanoTraining:
 
     # -- training -----------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Take all weights from a finished model, to go on from."""
+        begin(self, self.model)
+
     def encoder(self) -> None:
         """Train the speech encoder, and the adaptor behind it, on all that is spoken in many voices."""
         corpus = Corpus(*(self.work / name for name in ("sentences", "words", "questions", "strange")))
@@ -116,6 +123,13 @@ class NanoTraining:
         held = {name: Corpus(self.work / "exams" / name)[:60] for name in EXAMS}
         train_recogniser(corpus, lengths, self.work / "encoder", self.recipe.encoder, self.recipe.adaptor,
                          self.sounds, self.tokenizer.get_vocab(), held)
+
+    def hear(self) -> None:
+        """Train the encoder on, by what the LLM makes of it."""
+        corpus = Corpus(*(self.work / name for name in ("questions", "strange", "words")))
+        held = {name: Corpus(self.work / "exams" / name) for name in EXAMS}
+        train_hearing(self._recogniser("encoder"), self.written_llm(), self.tokenizer, corpus, self.work / "hear",
+                      self.recipe.encoder, self.recipe.hear, held)
 
     def units(self) -> None:
         """Fit the units to the answer voice, and write down in them all that it said."""
@@ -185,9 +199,12 @@ class NanoTraining:
         return llm
 
     def trained_recogniser(self) -> Recogniser:
-        """The encoder, and the adaptor as CTC left it."""
+        """The encoder, and the adaptor as it learned with it."""
+        return self._recogniser("hear")
+
+    def _recogniser(self, step: str) -> Recogniser:
         recogniser = Recogniser(self.recipe.encoder, self.recipe.adaptor, self.sounds, self.tokenizer.vocab[BLANK])
-        recogniser.load_state_dict(self._trained("encoder", "recogniser"))
+        recogniser.load_state_dict(self._trained(step, "recogniser"))
         return recogniser
 
     def trained_encoder(self) -> Encoder:
@@ -231,8 +248,8 @@ class NanoTraining:
         return path
 
 
-STEPS = ("sentences", "words", "questions", "strange", "exams", "answers", "repeats", "language", "encoder", "units",
-         "vocoder", "stage1", "stage2", "assemble")
+STEPS = ("begin", "sentences", "words", "questions", "strange", "exams", "answers", "repeats", "language", "encoder",
+         "hear", "units", "vocoder", "stage1", "stage2", "assemble")
 
 
 def run_step(training: NanoTraining, step: str) -> None:

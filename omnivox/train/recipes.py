@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from omnivox.errors import ConfigError
 from omnivox.model.config import AdaptorConfig, EncoderConfig, MfccConfig, SourceFilterConfig, SpeechDecoderConfig
+from omnivox.train.hear import HearConfig
 from omnivox.train.language import LanguageConfig
 from omnivox.train.loop import Schedule
 from omnivox.train.recognise import RecogniseConfig
@@ -29,6 +30,7 @@ class NanoRecipe:
     answer_count: int  # distinct answers spoken in the answer voice
     exam_size: int  # questions in each exam that is watched while training
     encoder: RecogniseConfig
+    hear: HearConfig
     units: MfccConfig
     vocoder: SourceFilterConfig
     vocoder_training: VocoderRecipe
@@ -58,6 +60,7 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         strange_hours=4.0 * scale, repeat_count=steps(4000), answer_count=steps(4703), exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(13500), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
+        hear=HearConfig(Schedule(steps(7000), lr=1e-3, warmup=300, evaluate_every=1000), seed=seed + 1),
         units=units,
         vocoder=SourceFilterConfig(units=units.units, frame_samples=units.frame_samples, unit_right=(2, 1, 1, 1)),
         vocoder_training=VocoderRecipe(Schedule(steps(12000), lr=1e-3, clip=5.0), speak=64),

@@ -85,6 +85,11 @@ class Recogniser(nn.Module):
 
         classes: the words in question [V]; all if None.
         """
+        phones, frames, speech, positions = self.hear(mel_BTC, length_B)
+        return phones, frames, self.words(speech, classes), positions
+
+    def hear(self, mel_BTC: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits over phones [B, S, 41] and what the LLM reads [B, P, D], each followed by its lengths [B]."""
         kept: list[Tensor] = []
         above = self.encoder.blocks[self.phone_layer]
         hook = above.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
@@ -92,11 +97,13 @@ class Recogniser(nn.Module):
             top, frames = self.encoder(mel_BTC, length_B)
         finally:
             hook.remove()
-        speech, positions = self.adaptor(top, frames)
+        return self.phones(kept[0]), frames, *self.adaptor(top, frames)
+
+    def words(self, speech_BPD: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Logits over words [B, P, V] of what the LLM reads."""
         table = self.get_buffer("table")
         table = table if classes is None else table[classes]
-        words = (self.sharpness * speech) @ table.T - (0.5 * self.sharpness) * table.square().sum(1)
-        return self.phones(kept[0]), frames, words, positions
+        return (self.sharpness * speech_BPD) @ table.T - (0.5 * self.sharpness) * table.square().sum(1)
 
 
 def same_rows(table: Tensor) -> Tensor:
@@ -167,10 +174,12 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
 class Batch:
     """mel: [B, T, C]; phones, words: the targets [B, ·], padded on the right; each followed by its lengths [B].
 
+    chosen: which utterances these are.
     classes: [V] the words that compete, the blank first; `words` are indices into it. weight: log of how many words of
     the whole vocabulary each stands for, [V].
     """
 
+    chosen: list[int]
     mel: Tensor
     length: Tensor
     phones: Tensor
@@ -197,7 +206,8 @@ class Batches:
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
         strength = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
         rows, phones, words = [], [], []
-        for i in pick(self.lengths, config.batch, config.pool, rng):
+        chosen = pick(self.lengths, config.batch, config.pool, rng)
+        for i in chosen:
             utterance = self.corpus[i]
             wave = augment(torch.from_numpy(np.asarray(utterance.audio)), generator, strength)
             rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
@@ -211,7 +221,7 @@ class Batches:
         weight = torch.zeros(len(classes))
         weight[1 + len(own):] = math.log(len(rest) / max(1, len(others)))
         targets = [torch.tensor([place[word] for word in row]) for row in words]
-        return Batch(*pad(rows), *pad(phones), *pad(targets), torch.tensor(classes), weight)
+        return Batch(chosen, *pad(rows), *pad(phones), *pad(targets), torch.tensor(classes), weight)
 
 
 def phone_ids(utterance: Spoken) -> list[int]:
@@ -251,6 +261,15 @@ def mean_ctc(logits_BTV: Tensor, frames_B: Tensor, target_BU: Tensor, length_B: 
     return nll / length_B.sum()
 
 
+def ctc_losses(model: Recogniser, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """CTC over phones and over words, and what the LLM reads [B, P, D] with its lengths [B]."""
+    phones, frames, speech, positions = model.hear(batch.mel, batch.length)
+    phone_loss = mean_ctc(phones, frames, batch.phones, batch.phone_count, len(PHONES))
+    spoken = model.words(speech, batch.classes)
+    word_loss = mean_ctc(spoken + batch.weight, positions, batch.words, batch.word_count, 0)
+    return phone_loss, word_loss, speech, positions
+
+
 def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path, config: RecogniseConfig,
                      adaptor: AdaptorConfig, table: Tensor, words: Mapping[str, int],
                      held: Mapping[str, Sequence[Spoken]] | None = None) -> Recogniser:
@@ -272,9 +291,7 @@ def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path
         phone_weight = config.phone_weight[0] * (1 - late) + config.phone_weight[1] * late
         batch = next(spoken_batches)
         with fast_precision():
-            phones, frames, spoken, positions = model(batch.mel, batch.length, batch.classes)
-            phone_loss = mean_ctc(phones, frames, batch.phones, batch.phone_count, len(PHONES))
-            word_loss = mean_ctc(spoken + batch.weight, positions, batch.words, batch.word_count, 0)
+            phone_loss, word_loss, *_ = ctc_losses(model, batch)
         return {"loss": word_loss + phone_weight * phone_loss, "words": word_loss, "phones": phone_loss}
 
     def evaluate() -> dict[str, float]:

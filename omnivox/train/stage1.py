@@ -52,7 +52,11 @@ class SpokenPrompts:
         """Right-padded embeddings [B, T, D], labels [B, T] (−100 on prompts and padding), and prompt lengths."""
         k = self.adaptor.config.k
         data, length = pad([row[: max(k, len(row) // k * k)] for row in frames])
-        speech, positions = self.adaptor(data, length)
+        return self.join(*self.adaptor(data, length), tasks, targets)
+
+    def join(self, speech: Tensor, positions: Tensor, tasks: Sequence[str], targets: Sequence[Sequence[int]]
+             ) -> tuple[Tensor, Tensor, list[int]]:
+        """The same of what the adaptor made of speech, [B, P, D], and its lengths [B]."""
         table = self.llm.get_input_embeddings()
         rows, labels, starts = [], [], []
         for b, (task, target) in enumerate(zip(tasks, targets, strict=True)):

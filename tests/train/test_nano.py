@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import omnivox
-from omnivox.errors import DataError
+from omnivox.errors import ConfigError, DataError
 from omnivox.nano.dialogues import sample
 from omnivox.nano.speak import PHONES
 from omnivox.nano.topics import decline
@@ -49,7 +50,7 @@ def training(tmp_path: Path) -> NanoTraining:
 
 def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -> None:
     pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
-    for step in ("language", "encoder", "units", "vocoder", "stage1", "stage2", "assemble"):
+    for step in ("language", "encoder", "hear", "units", "vocoder", "stage1", "stage2", "assemble"):
         run_step(training, step)
     omni = omnivox.load(training.work / "assembled")
     *_, done = omni.respond(torch.randn(16_000) * 0.1, max_new_tokens=6)
@@ -63,10 +64,39 @@ def test_every_step_runs_and_the_parts_answer_together(training: NanoTraining) -
 
 
 def test_a_step_whose_input_is_missing_names_the_step_to_run(training: NanoTraining) -> None:
-    with pytest.raises(DataError, match="run the step 'encoder' first"):
+    with pytest.raises(DataError, match="run the step 'hear' first"):
         run_step(training, "stage1")
 
 
 def test_an_unknown_step_is_refused(training: NanoTraining) -> None:
-    with pytest.raises(DataError, match="found 'stage3'; expected one of sentences"):
+    with pytest.raises(DataError, match="found 'stage3'; expected one of begin, sentences"):
         run_step(training, "stage3")
+
+
+def test_training_goes_on_from_a_finished_model(training: NanoTraining) -> None:
+    run_step(training, "begin")
+    model = omnivox.load("nano").model
+    assert_equal(training.trained_speech_decoder(), model.speech_decoder)
+    assert_equal(training.written_llm(), model.llm)
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    training.hear()
+    heard = training.trained_encoder().state_dict()
+    assert any(not torch.equal(heard[name], before[name]) for name in before)
+    assert max(float((heard[name] - before[name]).abs().max()) for name in before) < 0.05  # from there, not anew
+    assert torch.equal(training.written_llm().lm_head.weight, model.llm.lm_head.weight)  # frozen
+    with pytest.raises(DataError, match="holds a run already"):
+        run_step(training, "begin")
+
+
+def test_a_model_of_other_sizes_is_no_beginning(training: NanoTraining) -> None:
+    recipe = training.recipe
+    training.recipe = replace(recipe, adaptor=replace(recipe.adaptor, inner_width=64))
+    with pytest.raises(ConfigError, match="adaptor: the model has"):
+        run_step(training, "begin")
+    assert not (training.work / "language").exists()
+
+
+def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    values = expected.state_dict()
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, values[name]), name

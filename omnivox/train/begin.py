@@ -1,0 +1,61 @@
+"""Puts the parts of a finished model where the steps that make them would have left them, so that training goes on.
+
+LLM and encoder count as trained, and are gone on from by the steps `hear` and `stage1`; the others begin at step 0 with
+the model's weights. Units are no part of a model: the step `units` finds the same ones in the same speech.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from omnivox.checkpoint import load_checkpoint
+from omnivox.errors import ConfigError, DataError
+from omnivox.model.source_filter import SourceFilter
+from omnivox.nano.words import BLANK
+from omnivox.train.loop import Run
+from omnivox.train.recognise import Recogniser
+
+if TYPE_CHECKING:
+    from omnivox.train.nano import NanoTraining
+
+
+def begin(training: NanoTraining, model: str | Path) -> None:
+    """Write the checkpoints of a work folder that has none.
+
+    Raises ConfigError where the model's sizes or words are not the recipe's; DataError where there is a run already.
+    """
+    loaded, recipe = load_checkpoint(model), training.recipe
+    config, vocoder = loaded.config, loaded.vocoder
+    _same("encoder", config.encoder, recipe.encoder.encoder)
+    _same("adaptor", config.adaptor, recipe.adaptor)
+    _same("speech decoder", config.speech_decoder, recipe.speech_decoder)
+    if loaded.tokenizer is None or loaded.tokenizer.get_vocab() != training.tokenizer.get_vocab():
+        raise ConfigError(f"{model}: its words are not those that the domain has now; train it from nothing")
+    if not isinstance(vocoder, SourceFilter) or (vocoder.units, vocoder.frame_samples) != (
+            recipe.vocoder.units, recipe.vocoder.frame_samples):
+        raise ConfigError(f"{model}: its vocoder is not the recipe's; expected a source-filter vocoder of "
+                          f"{recipe.vocoder.units} units of {recipe.vocoder.frame_samples} samples")
+    torch.manual_seed(recipe.seed)
+    recogniser = Recogniser(recipe.encoder, recipe.adaptor, training.sounds, training.tokenizer.vocab[BLANK])
+    recogniser.encoder, recogniser.adaptor = loaded.model.encoder, loaded.model.adaptor
+    runs: list[tuple[str, dict[str, nn.Module], Any, bool]] = [
+        ("language", {"llm": loaded.model.llm}, recipe.language, True),
+        ("encoder", {"recogniser": recogniser}, recipe.encoder, True),
+        ("vocoder", {"vocoder": vocoder}, recipe.vocoder_training, False),
+        ("stage2", {"speech_decoder": loaded.model.speech_decoder}, recipe.stage2, False)]
+    for name, *_ in runs:
+        if (path := training.work / name / "checkpoint.pt").exists():
+            raise DataError(f"{path}: the folder holds a run already; expected an empty one to begin in")
+    for name, modules, settings, done in runs:
+        run = Run(training.work / name, modules, settings.schedule, settings)
+        run.step = settings.schedule.steps if done else 0
+        run.save()
+
+
+def _same(part: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise ConfigError(f"{part}: the model has {found}; the recipe {wanted}; train it from nothing")
