@@ -13,7 +13,7 @@ help:
 	@echo "make test    every test but the slow ones"
 	@echo "make slow    the slow ones: wheel, installation, training steps"
 	@echo "make check   ruff and mypy"
-	@echo "make nano    train the bundled model from nothing (three to three and a half hours of two cores)"
+	@echo "make nano    train the bundled model from nothing (about three hours of two cores with bfloat16)"
 	@echo "make bench   every bench, each ending in one JSON line"
 
 demo: $(VENV)/installed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from omnivox.evaluate.hardware import hardware
+from omnivox.hardware import hardware
 
 __all__ = ["hardware"]
 

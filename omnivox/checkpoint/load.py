@@ -48,7 +48,7 @@ def load_checkpoint(name: str | Path, *, whisper: str | Path | None = None, voco
     Raises CheckpointError and ConfigError, naming the file, tensor or key, what was found, and what would be right.
     """
     place = pick_device(device)
-    folder = _bundled() if name == "nano" else find_folder(name)
+    folder = find_model(name)
     described = read_json(folder / "config.json")
     numbers = pick_dtype(dtype, place, described)
     spoken: Vocoder | None
@@ -66,6 +66,11 @@ def load_checkpoint(name: str | Path, *, whisper: str | Path | None = None, voco
     _check_units(model, spoken, folder)
     return Loaded(model.to(place).eval().requires_grad_(False), _tokenizer(folder, model.llm.config),
                   None if spoken is None else spoken.to(place).eval().requires_grad_(False), prompt)
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of "nano", of a folder's own name, or of a model of the hub. Raises CheckpointError."""
+    return _bundled() if name == "nano" else find_folder(name)
 
 
 def save_pretrained(loaded: Loaded, folder: str | Path, *, stored: torch.dtype | None = None,

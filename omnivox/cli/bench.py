@@ -112,7 +112,7 @@ def _about(omni: Omni, name: str, random: bool, questions: list[Tensor], setting
     """What was measured, and on what."""
     import dataclasses
 
-    from omnivox.evaluate.hardware import hardware
+    from omnivox.hardware import hardware
     from omnivox.rates import SAMPLE_RATE
     from omnivox.runtime.describe import describe
 

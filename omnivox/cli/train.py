@@ -12,6 +12,7 @@ from omnivox.errors import ConfigError
 
 if TYPE_CHECKING:
     from omnivox.train.plan import Plan
+    from omnivox.train.recipes import NanoRecipe
     from omnivox.train.settings import TrainRecipe
 
 
@@ -21,7 +22,7 @@ def train(
     step: Annotated[str | None, typer.Argument(metavar="STEP", help="stage1, stage2, units or vocoder; of nano: "
                                                "begin, sentences, words, questions, strange, exams, answers, "
                                                "repeats, language, encoder, hear, units, vocoder, stage1, stage2, "
-                                               "assemble.")] = None,
+                                               "assemble, blend.")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder of the run; what is done in it is kept. Default: "
                                                    "build/RECIPE.")] = None,
     scale: Annotated[float, typer.Option(min=0.001, help="nano: shortens data and training, to try the steps.")] = 1.0,
@@ -49,6 +50,8 @@ def train(
     """Run one step of a recipe; killed, it goes on from its last checkpoint. Several processes: start it by torchrun.
 
     Examples:
+
+      omnivox train nano --plan
 
       omnivox train nano sentences
 
@@ -81,11 +84,14 @@ def train(
 
 
 def _nano(step: str | None, work: Path, scale: float, plan: bool, model: Path | None) -> None:
-    if step is None or plan:
-        raise ConfigError("STEP: is missing; expected one of nano's (it needs no plan: two CPU cores, three hours)")
     from omnivox.train.nano import NanoTraining, run_step
     from omnivox.train.recipes import nano
 
+    if plan:
+        _show_nano(nano(scale=scale))
+        return
+    if step is None:
+        raise ConfigError("STEP: is missing; expected one of nano's (`omnivox train --help` lists them), or --plan")
     run_step(NanoTraining(work, nano(scale=scale), model=model or "nano"), step)
 
 
@@ -131,6 +137,28 @@ def _voice(step: str, work: Path, recipe: TrainRecipe, sounds: Path, hubert: str
     quantiser = load_quantiser(hubert, str(centres))
     clips = read_clips(sounds, quantiser)
     VocoderTraining(clips, replace(recipe.hifigan, units=quantiser.units), recipe.vocoder, work / "vocoder").run()
+
+
+def _show_nano(recipe: NanoRecipe) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from omnivox.train.nano_plan import fast_products, parameters, plan
+
+    table = Table(title="nano on CPU cores", title_justify="left")
+    for column in ("", "learnt", "frozen", "hours of speech", "steps", "GB of memory", "minutes of one core"):
+        table.add_column(column, justify="right" if column else "left")
+    steps = plan(recipe)
+    for step in steps:
+        table.add_row(step.name, *(f"{count / 1e6:.1f}M" if count else "" for count in (step.learnt, step.frozen)),
+                      f"{step.hours:.1f}" if step.hours else "", f"{step.steps:,}" if step.steps else "",
+                      f"{step.memory_gb:.1f}", f"{step.minutes:.0f}")
+    console, total = Console(width=140), sum(step.minutes for step in steps)
+    parts = [f"{part.replace('_', ' ')} {count / 1e6:.1f}M" for part, count in parameters(recipe).items()]
+    console.print(", ".join(parts))
+    console.print(table)
+    console.print(f"{total:.0f} minutes of one core, {total / 120:.1f} hours of two, by what steps took on an AMD EPYC "
+                  f"{'with' if fast_products() else 'without'} products in bfloat16, as this CPU is.")
 
 
 def _show(name: str, plan: Plan) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from omnivox.evaluate.compare import Asked, compare, slug
-from omnivox.evaluate.hardware import hardware
 from omnivox.evaluate.measures import MAKERS, MeasureOptions
 from omnivox.evaluate.summary import Summary, find_runs, summarise
+from omnivox.hardware import hardware
 from omnivox.writing import atomic
 
 OURS, OFFLINE, ALONE, CASCADE = "omni", "omni?omega=inf", "omni?omega=10&alone=true", "cascade"

@@ -23,8 +23,8 @@ import soundfile
 from torch import Tensor
 
 from omnivox.errors import DataError
-from omnivox.evaluate.hardware import hardware
 from omnivox.evaluate.questions import QuestionSet
+from omnivox.hardware import hardware
 from omnivox.sound import read_audio
 from omnivox.writing import atomic
 

@@ -14,13 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +28,7 @@ from torch import Tensor, nn
 
 from omnivox.checkpoint import load_checkpoint
 from omnivox.errors import ConfigError
+from omnivox.hardware import hardware
 from omnivox.nano import questions, rooms, voices
 from omnivox.nano.listener import Listener
 from omnivox.nano.questions import HeldQuestion, Kind
@@ -48,7 +45,6 @@ SCORES: dict[str, Kind] = {"right": "seen_voice", "right_new_voice": "new_voice"
 SNR_DB = 20.0
 LISTENED = 80  # replies that the listener hears, and as many sentences of the voice nano learned from
 SHOWN = 12  # wrong answers in the table
-VERSIONS = ("omnivox", "torch", "transformers", "pocketsphinx", "jiwer")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Judged:
 
 def evaluate(model: str | Path | Omni = "nano", limit: int | None = None, work: str | Path | None = None,
              echo: bool = True) -> dict[str, Any]:
-    """Score a model on the held-out questions: the keys above, n (of each), notes, model, versions, hardware, date.
+    """Score a model on the held-out questions: the keys above, n (of each), notes, model, hardware.
 
     limit: questions of each kind at most. work: folder for every reply (replies.jsonl) and the sound listened to.
     echo: print tables, and progress on stderr. Raises ConfigError: the listener is not installed. CheckpointError.
@@ -82,9 +78,9 @@ def evaluate(model: str | Path | Omni = "nano", limit: int | None = None, work: 
     result |= {key: heard[key] for key in ("wer_reply", "wer_tts")} | {"shipped_mb": shipped_megabytes()}
     result["n"] = {score: len(found) for score, found in judged.items()} | {"wer": heard["n"]}
     result["notes"] = heard["notes"]
+    device = next(omni.model.parameters()).device.type
     result |= {"model": model if isinstance(model, str) else "given", "model_sha256": fingerprint(omni),
-               "listener": listener.name, "versions": _versions(), "hardware": _hardware(omni),
-               "date": datetime.now(UTC).date().isoformat()}
+               "listener": listener.name, "device": device, "hardware": hardware()}
     if work is not None:
         _keep(Path(work), judged)
     if echo:
@@ -178,27 +174,6 @@ def fingerprint(omni: Omni) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout
-            found[name] = "not installed"
-    return found
-
-
-def _hardware(omni: Omni) -> str:
-    device = next(omni.model.parameters()).device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device.type}"
-
-
 def _keep(folder: Path, judged: dict[str, list[Judged]]) -> None:
     """Write every reply to replies.jsonl, and what was said to spoken-000.wav and on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,8 +195,9 @@ def _track(items: Sequence[T], name: str, echo: bool) -> Iterable[T]:
 
 def show(result: dict[str, Any], judged: dict[str, list[Judged]]) -> None:
     """Print the scores, where the wrong answers lie, and some of them."""
-    console = Console()
-    scores = Table("score", "value", "n", title=f"{result['model']}, {result['date']}, {result['hardware']}")
+    console, machine = Console(), result["hardware"]
+    scores = Table("score", "value", "n", title=f"{result['model']}, {machine['date']}, "
+                   f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {result['device']}")
     for key in (*SCORES, "wer_reply", "wer_tts", "shipped_mb"):
         value = result[key]
         scores.add_row(key, "not measured" if value is None else f"{value:.3f}",

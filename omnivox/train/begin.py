@@ -1,32 +1,36 @@
 """Puts the parts of a finished model where the steps that make them would have left them, so that training goes on.
 
 LLM and encoder count as trained, and are gone on from by the steps `hear` and `stage1`; the others begin at step 0 with
-the model's weights. Units are no part of a model: the step `units` finds the same ones in the same speech.
+the model's weights. Its units, which nobody needs who only wants answers, are the file `units.safetensors` beside them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from omnivox.checkpoint import load_checkpoint
+from omnivox.checkpoint.load import find_model, load_checkpoint
 from omnivox.errors import ConfigError, DataError
 from omnivox.model.source_filter import SourceFilter
 from omnivox.nano.words import BLANK
 from omnivox.train.loop import Run
 from omnivox.train.recognise import Recogniser
+from omnivox.writing import atomic
 
 if TYPE_CHECKING:
     from omnivox.train.nano import NanoTraining
 
+UNITS = "units.safetensors"
 
 def begin(training: NanoTraining, model: str | Path) -> None:
     """Write the checkpoints of a work folder that has none.
 
-    Raises ConfigError where the model's sizes or words are not the recipe's; DataError where there is a run already.
+    Raises ConfigError where the model's sizes or words are not the recipe's, or its units are missing; DataError where
+    there is a run already.
     """
     loaded, recipe = load_checkpoint(model), training.recipe
     config, vocoder = loaded.config, loaded.vocoder
@@ -39,6 +43,8 @@ def begin(training: NanoTraining, model: str | Path) -> None:
             recipe.vocoder.units, recipe.vocoder.frame_samples):
         raise ConfigError(f"{model}: its vocoder is not the recipe's; expected a source-filter vocoder of "
                           f"{recipe.vocoder.units} units of {recipe.vocoder.frame_samples} samples")
+    if not (units := find_model(model) / UNITS).exists():
+        raise ConfigError(f"{units}: missing, and what the model's units stand for cannot be told without it")
     torch.manual_seed(recipe.seed)
     recogniser = Recogniser(recipe.encoder, recipe.adaptor, training.sounds, training.tokenizer.vocab[BLANK])
     recogniser.encoder, recogniser.adaptor = loaded.model.encoder, loaded.model.adaptor
@@ -50,10 +56,15 @@ def begin(training: NanoTraining, model: str | Path) -> None:
     for name, *_ in runs:
         if (path := training.work / name / "checkpoint.pt").exists():
             raise DataError(f"{path}: the folder holds a run already; expected an empty one to begin in")
+    for part in (loaded.model, vocoder):
+        part.requires_grad_(True)
+    loaded.model.llm.get_input_embeddings().requires_grad_(False)
     for name, modules, settings, done in runs:
         run = Run(training.work / name, modules, settings.schedule, settings)
         run.step = settings.schedule.steps if done else 0
         run.save()
+    with atomic(training.work / UNITS) as path:
+        copyfile(units, path)
 
 
 def _same(part: str, found: object, wanted: object) -> None:

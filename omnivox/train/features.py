@@ -17,6 +17,8 @@ from omnivox.nano.rooms import augment
 from omnivox.train.loop import fast_precision
 from omnivox.train.recognise import MelBatches, Spoken, pad
 
+BABBLE = 4  # other utterances that may be heard behind one
+
 
 class Features:
     """Encoder frames [S, E] of (utterance, copy) pairs; each copy is the utterance in another room, by another head.
@@ -40,10 +42,14 @@ class Features:
         return [self._kept[key].float() for key in keys]
 
     def _mel(self, index: int, copy: int) -> Tensor:
-        wave = torch.from_numpy(np.asarray(self.corpus[index].audio))
+        wave = self._wave(index)
         if copy == 0:
             return self.mels.mel(wave)
         rng = random.Random(f"{self.seed} {index} {copy}")
         strength = rng.random() ** 0.5  # mostly strong, sometimes nearly clean
-        wave = augment(wave, torch.Generator().manual_seed(rng.getrandbits(60)), strength)
+        others = [self._wave(rng.randrange(len(self.corpus))) for _ in range(BABBLE)]
+        wave = augment(wave, torch.Generator().manual_seed(rng.getrandbits(60)), strength, others)
         return self.mels.mel(wave, rng, strength)
+
+    def _wave(self, index: int) -> Tensor:
+        return torch.from_numpy(np.asarray(self.corpus[index].audio))

@@ -32,8 +32,8 @@ class HearConfig:
 
     schedule: Schedule
     transcribe: float = 0.3  # share of the questions that are to be written down instead of answered
-    phone_weight: float = 0.3  # of CTC over phones,
-    word_weight: float = 0.5  # and over words, beside the LLM's loss
+    phone_weight: float = 0.2  # of CTC over phones,
+    word_weight: float = 0.3  # and over words, beside the LLM's loss
     seed: int = 0
     threads: int = 1
 

@@ -109,13 +109,13 @@ class Run:
     def _resume(self, settings: str) -> None:
         if self._checkpoint.exists():
             saved = torch.load(self._checkpoint, weights_only=True)
-            for name, module in self.modules.items():
-                try:
+            try:
+                for name, module in self.modules.items():
                     module.load_state_dict(saved["modules"][name])
-                except (KeyError, RuntimeError) as error:
-                    raise DataError(f"{self._checkpoint}: does not fit the recipe ({error}); "
-                                    "remove the folder to start again") from error
-            self.optimiser.load_state_dict(saved["optimiser"])
+                self.optimiser.load_state_dict(saved["optimiser"])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise DataError(f"{self._checkpoint}: does not fit the recipe ({error}); "
+                                "remove the folder to start again") from error
             self.step = saved["step"]
         with atomic(self.folder / "config.json") as path:
             path.write_text(settings)

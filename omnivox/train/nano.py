@@ -3,7 +3,7 @@
     sentences, words, questions, strange, exams    many voices: for the encoder, stages 1 and 2, and to watch progress
     answers, repeats                               the answer voice
     language, encoder → hear, units → vocoder, stage1 → stage2 → assemble
-    begin                                          all of them from a finished model's weights
+    begin, …, assemble → blend                     from a finished model's weights to the mean of both
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,8 @@ from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
-from omnivox.train.begin import begin
+from omnivox.train.begin import UNITS, begin
+from omnivox.train.blend import blend
 from omnivox.train.features import Features
 from omnivox.train.hear import train_hearing
 from omnivox.train.language import build_llm, train_language
@@ -134,7 +136,7 @@ class NanoTraining:
     def units(self) -> None:
         """Fit the units to the answer voice, and write down in them all that it said."""
         spoken = self._answer_voice()
-        quantiser = train_units(spoken, self.work / "units.safetensors", self.recipe.units)
+        quantiser = train_units(spoken, self.work / UNITS, self.recipe.units)
         rows = [merge_repeats(quantiser.encode(waveform(utterance)))[0] for utterance in spoken]
         with atomic(self.work / "answer_units.safetensors") as path:
             save_file({"units": torch.cat(rows), "lengths": torch.tensor([len(row) for row in rows])}, path)
@@ -142,7 +144,7 @@ class NanoTraining:
     def vocoder(self) -> None:
         """Train the vocoder on the answer voice."""
         torch.set_num_threads(1)
-        quantiser = load_units(self.work / "units.safetensors", self.recipe.units)
+        quantiser = load_units(self.work / UNITS, self.recipe.units)
         train_vocoder(self._answer_voice(), quantiser, self.work / "vocoder", self.recipe.vocoder,
                       self.recipe.vocoder_training)
 
@@ -189,6 +191,12 @@ class NanoTraining:
         prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,))
         loaded = Loaded(model.eval(), self.tokenizer, load_vocoder(self.work / "vocoder"), prompt)
         save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
+        with atomic(self.work / "assembled" / UNITS) as path:  # not needed to answer, but to train on
+            copyfile(self._made(UNITS, "units"), path)
+
+    def blend(self) -> None:
+        """The mean of `assembled` and of the model that `begin` began with, in the folder `blended`."""
+        blend(self.model, self.work / "assembled", self.work / "blended")
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 
@@ -249,7 +257,8 @@ class NanoTraining:
 
 
 STEPS = ("begin", "sentences", "words", "questions", "strange", "exams", "answers", "repeats", "language", "encoder",
-         "hear", "units", "vocoder", "stage1", "stage2", "assemble")
+         "hear", "units", "vocoder", "stage1", "stage2", "assemble",
+         "blend")
 
 
 def run_step(training: NanoTraining, step: str) -> None:

@@ -207,9 +207,10 @@ class Batches:
         strength = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
         rows, phones, words = [], [], []
         chosen = pick(self.lengths, config.batch, config.pool, rng)
-        for i in chosen:
-            utterance = self.corpus[i]
-            wave = augment(torch.from_numpy(np.asarray(utterance.audio)), generator, strength)
+        spoken = [self.corpus[i] for i in chosen]
+        waves = [torch.from_numpy(np.asarray(utterance.audio)) for utterance in spoken]
+        for place, (utterance, wave) in enumerate(zip(spoken, waves, strict=True)):
+            wave = augment(wave, generator, strength, waves[:place] + waves[place + 1:])
             rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
             phones.append(torch.tensor(phone_ids(utterance)))
             words.append(word_ids(utterance, self.words, self.unknown))
@@ -217,10 +218,10 @@ class Batches:
         own, rest = sorted(said), [word for word in self.rivals if word not in said]
         others = rng.sample(rest, min(len(rest), config.others))
         classes = [self.blank, *own, *others]
-        place = {word: i for i, word in enumerate(classes)}
+        index = {word: i for i, word in enumerate(classes)}
         weight = torch.zeros(len(classes))
         weight[1 + len(own):] = math.log(len(rest) / max(1, len(others)))
-        targets = [torch.tensor([place[word] for word in row]) for row in words]
+        targets = [torch.tensor([index[word] for word in row]) for row in words]
         return Batch(chosen, *pad(rows), *pad(phones), *pad(targets), torch.tensor(classes), weight)
 
 

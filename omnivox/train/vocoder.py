@@ -39,6 +39,7 @@ class VocoderRecipe:
     rows: int = 8
     speak: int = 32  # unit frames a row
     hours: float = 1.5  # of the corpus, at most
+    confused: float = 0.0  # share of the frames whose unit is exchanged, as a speech decoder errs
     pitch_weight: float = 3.0
     voicing_weight: float = 0.2
     duration_weight: float = 0.2
@@ -114,7 +115,7 @@ def train_vocoder(corpus: Sequence[Any], quantiser: Quantiser, out: Path, config
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     voice = Voice(corpus, quantiser, out / "pitch.safetensors", hours=recipe.hours, hop=config.hop,
-                  rate=config.sample_rate, seed=recipe.seed)
+                  rate=config.sample_rate, confused=recipe.confused, seed=recipe.seed)
     config = replace(config, units=quantiser.units, frame_samples=quantiser.frame_samples, pitch_hz=voice.median_hz)
     log.info("vocoder: %.2f h of a voice, median pitch %.0f Hz", voice.hours, voice.median_hz)
     torch.manual_seed(recipe.seed)

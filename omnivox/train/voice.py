@@ -47,6 +47,25 @@ def fill_unvoiced(hertz: NDArray[np.float32], otherwise: float) -> NDArray[np.fl
     return np.interp(np.arange(len(hertz)), voiced, hertz[voiced]).astype(np.float32)
 
 
+def nearest_units(quantiser: Quantiser, count: int = 6) -> NDArray[np.int64]:
+    """For each unit of a k-means quantiser those with the nearest centres, [K, count]. Raises DataError: no centres."""
+    centres = getattr(quantiser, "centres", None)
+    if centres is None:
+        raise DataError("confused: the quantiser has no centres, so no unit is near another; set it to 0")
+    distance = torch.cdist(centres, centres).fill_diagonal_(torch.inf)
+    found: NDArray[np.int64] = distance.topk(min(count, len(centres) - 1), largest=False).indices.numpy()
+    return found
+
+
+def confuse(units: NDArray[np.int64], near: NDArray[np.int64], share: float, rng: np.random.Generator
+            ) -> NDArray[np.int64]:
+    """`units` as a speech decoder gives them: some frames have a near unit, as many the one of the frame before."""
+    drawn, moved = rng.random(len(units)), np.roll(units, 1)
+    moved[:1] = units[:1]
+    other = near[units, rng.integers(0, near.shape[1], len(units))]
+    return np.where(drawn < share / 2, other, np.where(drawn < share, moved, units))
+
+
 @dataclass
 class Batch:
     """window: the frames to speak, with their context; hertz, voiced: [B, H] at the hops that `SourceFilter.pitch` is
@@ -63,9 +82,13 @@ class Voice:
     """A corpus of one voice, held in memory with its units and its pitch."""
 
     def __init__(self, corpus: Sequence[Any], quantiser: Quantiser, cache: Path, *, hours: float, hop: int, rate: int,
-                 seed: int = 0) -> None:
-        """At most `hours` of `corpus`, drawn by `seed`. Pitch is tracked once and kept in `cache`."""
-        self.frame_samples, self.hop = quantiser.frame_samples, hop
+                 confused: float = 0.0, seed: int = 0) -> None:
+        """At most `hours` of `corpus`, drawn by `seed`. Pitch is tracked once and kept in `cache`.
+
+        confused: share of the frames of `batch` whose unit is another one, see `confuse`.
+        """
+        self.frame_samples, self.hop, self.confused = quantiser.frame_samples, hop, confused
+        self.near = nearest_units(quantiser) if confused else None
         self.waves: list[NDArray[np.float32]] = []
         self.units: list[Tensor] = []
         total = 0
@@ -119,6 +142,8 @@ class Voice:
         positions = []
         for pick in rng.choice(len(self.units), rows, p=self.weights):
             units, hertz, wave = self.units[pick].numpy(), self.hertz[pick], self.waves[pick]
+            if self.near is not None:
+                units = confuse(units, self.near, self.confused, rng)
             start = int(rng.integers(0, max(1, len(units) - speak + 1)))
             hops, samples = vocoder.hops, self.frame_samples
             positions.append(start)

@@ -11,12 +11,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from omnivox.checkpoint import load_checkpoint
 from omnivox.cli import app
 from omnivox.model.config import AdaptorConfig, EncoderConfig, MelConfig, OmniConfig
 from omnivox.model.omni import SpokenLM
+from omnivox.train import nano_plan
 from omnivox.train.answer import Answering
 from omnivox.train.plan import Machine, lora_parameters, parameters, plan, sizes_of, speedup_of_keeping
-from omnivox.train.recipes import RECIPES, llama_omni_1b, llama_omni_3b, llama_omni_8b
+from omnivox.train.recipes import RECIPES, llama_omni_1b, llama_omni_3b, llama_omni_8b, nano
 from omnivox.train.settings import TrainRecipe
 from tests.train import families
 
@@ -109,3 +111,25 @@ def test_the_command_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypa
     missing = CliRunner().invoke(app, ["train", "llama-omni-8b", "stage1"])
     assert missing.exit_code == 2
     assert "--data: is missing" in missing.stderr
+
+
+def test_nanos_plan_is_of_its_own_modules_and_falls_with_the_work() -> None:
+    found = nano_plan.parameters(nano())
+    loaded = load_checkpoint("nano")
+    parts = {name: count(getattr(loaded.model, name)) for name in ("encoder", "adaptor", "llm", "speech_decoder")}
+    assert loaded.vocoder is not None
+    assert found == parts | {"vocoder": count(loaded.vocoder)}
+    whole, tenth = (nano_plan.plan(nano(scale=scale)) for scale in (1, 0.1))
+    assert [step.name for step in whole[2:]] == ["language", "encoder", "hear", "vocoder", "stage1", "stage2"]
+    for long, short in zip(whole, tenth, strict=True):
+        assert (short.learnt, short.frozen) == (long.learnt, long.frozen)
+        assert short.minutes == pytest.approx(long.minutes / 10, rel=0.01)
+        assert short.memory_gb <= long.memory_gb
+
+
+def test_nanos_plan_is_printed_and_starts_nothing(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["train", "nano", "--plan", "--work", str(tmp_path / "work")])
+    assert told.exit_code == 0
+    for name in ("language", "encoder", "hear", "stage1", "stage2", "hours of two"):
+        assert name in told.output
+    assert not (tmp_path / "work").exists()

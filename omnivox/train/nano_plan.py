@@ -1,0 +1,103 @@
+"""What each step of the bundled model's recipe takes, before it starts: parameters, memory and time of CPU cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from omnivox.model.adaptor import Adaptor
+from omnivox.model.encoder import Encoder
+from omnivox.model.source_filter import SourceFilter
+from omnivox.model.speech_decoder import SpeechDecoder
+from omnivox.nano.dialogues import vocabulary
+from omnivox.nano.words import build_tokenizer
+from omnivox.rates import MEL_RATE
+from omnivox.train.language import build_llm
+from omnivox.train.recipes import NanoRecipe
+
+GB = 1e9
+QUESTION_SECONDS = 2.4  # of speech, about
+# Seconds of one core for an hour of speech in many voices, in the answer voice, and to track its pitch; and for a
+# training step with its batch, with products in bfloat16 and without. Measured on AMD EPYC, but for `hear` with, and
+# language, encoder and stage 1 without: these are reckoned from the ratio of the others.
+SPEAKING, ANSWERING, PITCH = 80.0, 130.0, 40.0
+STEP_SECONDS = {"language": (0.43, 1.1), "encoder": (0.5, 1.3), "hear": (0.75, 1.95), "vocoder": (0.3, 0.36),
+                "stage1": (0.3, 0.8), "stage2": (0.46, 1.2)}
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step. hours: of speech that it makes or reads; memory_gb: of weights, gradients, Adam's two moments, and the
+    frames that it keeps; minutes: of one core."""
+
+    name: str
+    learnt: int
+    frozen: int
+    hours: float
+    steps: int
+    memory_gb: float
+    minutes: float
+
+
+def parameters(recipe: NanoRecipe) -> dict[str, int]:
+    """Of each part."""
+    llm = build_llm(recipe.language, build_tokenizer(vocabulary()))
+    parts: dict[str, Callable[[], nn.Module]] = {
+        "encoder": lambda: Encoder(recipe.encoder.encoder), "adaptor": lambda: Adaptor(recipe.adaptor),
+        "llm": lambda: llm, "speech_decoder": lambda: SpeechDecoder(recipe.speech_decoder),
+        "vocoder": lambda: SourceFilter(recipe.vocoder)}
+    return {name: sum(p.numel() for p in make().parameters()) for name, make in parts.items()}
+
+
+def plan(recipe: NanoRecipe) -> list[StepPlan]:
+    """Every step that takes minutes."""
+    count = parameters(recipe)
+    encoder, adaptor, llm = count["encoder"], count["adaptor"], count["llm"]
+    words = llm_table(recipe)
+    asked = recipe.question_hours + recipe.strange_hours
+    many = asked + recipe.word_hours + recipe.sentence_hours
+    answers = (recipe.answer_count + recipe.repeat_count) * QUESTION_SECONDS / 3600
+    heard = min(answers, recipe.vocoder_training.hours)
+    stage1, stage2 = recipe.stage1, recipe.stage2
+    return [
+        StepPlan("speech in many voices", 0, 0, many, 0, 0.4, many * SPEAKING / 60),
+        StepPlan("speech in the answer voice", 0, 0, answers, 0, 0.4, answers * ANSWERING / 60),
+        _training("language", llm - words, words, 0, recipe.language.schedule.steps),
+        _training("encoder", encoder + adaptor, words, many, recipe.encoder.schedule.steps),
+        _training("hear", encoder + adaptor, llm, asked + recipe.word_hours, recipe.hear.schedule.steps),
+        _training("vocoder", count["vocoder"], 0, heard, recipe.vocoder_training.schedule.steps,
+                  4 * heard * 3600 * recipe.vocoder.sample_rate, heard * PITCH),
+        _training("stage1", adaptor + llm - words, encoder + words, asked, stage1.schedule.steps,
+                  _kept(recipe, asked, stage1.schedule.steps * stage1.batch, stage1.copies)),
+        _training("stage2", count["speech_decoder"], encoder + adaptor + llm, answers, stage2.schedule.steps,
+                  _kept(recipe, asked + recipe.word_hours, stage2.schedule.steps * stage2.batch, 1))]
+
+
+def llm_table(recipe: NanoRecipe) -> int:
+    """Parameters of the LLM's embeddings, which are made of sounds and never learnt."""
+    return recipe.language.width * len(build_tokenizer(vocabulary()))
+
+
+def _training(name: str, learnt: int, frozen: int, hours: float, steps: int, kept: float = 0.0,
+              before: float = 0.0) -> StepPlan:
+    memory = 16 * learnt + 4 * frozen + kept
+    seconds = STEP_SECONDS[name][not fast_products()]
+    return StepPlan(name, learnt, frozen, hours, steps, memory / GB, (before + steps * seconds) / 60)
+
+
+def fast_products() -> bool:
+    """Whether this CPU multiplies in bfloat16, as training does where it can."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _kept(recipe: NanoRecipe, hours: float, draws: int, copies: int) -> float:
+    """Bytes of encoder frames, float16, of so many draws among `copies` of each utterance."""
+    utterances = hours * 3600 / QUESTION_SECONDS
+    distinct = utterances * copies * (1 - math.exp(-draws / max(1.0, utterances * copies)))
+    encoder = recipe.encoder.encoder
+    rate = MEL_RATE / math.prod(encoder.strides)
+    return distinct * QUESTION_SECONDS * rate * encoder.width * torch.float16.itemsize
