@@ -1,6 +1,6 @@
 """Who may import whom: six floors, no arrow that runs back up, no circle.
 
-    rates errors streaming sound writing stopping < model < checkpoint runtime
+    rates errors streaming sound writing stopping progress hardware < model < checkpoint runtime
         < data nano systems serve < train evaluate < cli
 
 `omnivox/__init__.py` is the front door: it may show what any floor below `train` offers, and only the top floor may
@@ -19,7 +19,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "omnivox"
 FLOORS = [
-    {"rates", "errors", "streaming", "sound", "stopping", "writing"},
+    {"rates", "errors", "streaming", "sound", "stopping", "writing", "progress", "hardware"},
     {"model"},
     {"checkpoint", "runtime"},
     {"data", "nano", "systems", "serve"},

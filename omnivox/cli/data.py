@@ -1,4 +1,7 @@
-"""`omnivox data`: a data set of spoken conversations, built stage by stage."""
+"""`omnivox data`: a data set of spoken conversations, built stage by stage.
+
+`locals()`, at the head of a body, is the command's flags by their names: they are listed once, where Typer reads them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Annotated
 import typer
 
 from omnivox.cli import stages
-from omnivox.errors import ConfigError
 
 data = typer.Typer(no_args_is_help=True, help="""Build spoken conversations to train on.
 
@@ -61,6 +63,8 @@ ServerVoice = Annotated[str | None, typer.Option("--answer-name", help="The answ
 TTSUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible speech server, such as "
                                                  "http://127.0.0.1:8880/v1")]
 TTSModel = Annotated[str | None, typer.Option(help="Its model.")]
+TTSConcurrency = Annotated[int | None, typer.Option(min=1, help="Utterances made at once; default: one for each core, "
+                                                                "4 of a server, 1 in each worker of --ray.")]
 TTSKey = Annotated[str | None, typer.Option(envvar="OMNIVOX_TTS_KEY", help="Its key.")]
 Quantiser = Annotated[str | None, typer.Option(help="A HuBERT (folder, hub name, fairseq .pt) with --centres, or a "
                                                     "units.safetensors; none: answers get no units.")]
@@ -89,9 +93,10 @@ def build(
     words: Words = 60, fillers: Fillers = 0.4, seed: Seed = 0, placeholders: Placeholders = False,
     question_voices: Questions = "offline", answer_voice: Answer = "flite:rms", female_voices: Female = None,
     male_voices: Male = None, answer_name: ServerVoice = None, tts_url: TTSUrl = None, tts_model: TTSModel = None,
-    tts_key: TTSKey = None, quantiser: Quantiser = None, centres: Centres = None, layer: Layer = 11,
-    recogniser: Recogniser = "none", question_wer: QuestionWER = None, answer_wer: AnswerWER = None,
-    upsample: Upsample = 25, tokenizer: Tokenizer = None, device: Device = "cpu", ray: Workers = None, gpus: Gpus = 0.0,
+    tts_key: TTSKey = None, tts_concurrency: TTSConcurrency = None, quantiser: Quantiser = None,
+    centres: Centres = None, layer: Layer = 11, recogniser: Recogniser = "none", question_wer: QuestionWER = None,
+    answer_wer: AnswerWER = None, upsample: Upsample = 25, tokenizer: Tokenizer = None, device: Device = "cpu",
+    ray: Workers = None, gpus: Gpus = 0.0,
 ) -> None:
     """All stages, from written instructions to Parquet files with sound, and a card that says what they hold.
 
@@ -103,28 +108,12 @@ def build(
 
       omnivox data build alpaca.json --out build/data --quantiser voidful/mhubert-base --centres km1000.bin
     """
-    with stages.working():
-        model = stages.llm_settings(llm, llm_model, llm_key, temperature=temperature, concurrency=concurrency,
-                                    timeout=timeout, tries=tries, device=device)
-        text = [stages.rewrite(model, words=words, fillers=fillers, seed=seed, language=language),
-                stages.answer(model, words=words, seed=seed, placeholders=placeholders, language=language)]
-        speech = [] if dry_run else [
-            stages.speak(question_voices=question_voices, answer_voice=answer_voice, female=female_voices,
-                         male=male_voices, voice=answer_name, url=tts_url, model=tts_model, api_key=tts_key, seed=seed,
-                         device=device),
-            stages.quantise(quantiser, centres, layer, device),
-            stages.filtering(recogniser, language, device, question_wer=question_wer, answer_wer=answer_wer,
-                             upsample=upsample, tokenizer=tokenizer), stages.writing()]
-        stages.collect(sources, out, limit=limit, turns=turns, licence=licence, split=split, config=config,
-                       reextract=reextract, shard_rows=shard_rows)
-        if stages.agreed(text, out, model, price_in=price_in, price_out=price_out, yes=yes, dry_run=dry_run):
-            stages.run([*text, *(stage for stage in speech if stage)], out, ray, gpus)
-            stages.finish(out)
+    stages.build(locals())
 
 
 @data.command(no_args_is_help=True)
 def sources(
-    source: Sources, out: Out, limit: Limit = None, turns: Turns = None, licence: Licence = "",
+    sources: Sources, out: Out, limit: Limit = None, turns: Turns = None, licence: Licence = "",
     split: Split = "train", config: Config = None, reextract: Reextract = False, shard_rows: ShardRows = 500,
 ) -> None:
     """Stage 1: instructions of Alpaca, UltraChat, chats, plain JSON lines, or conversations that are speech already.
@@ -133,9 +122,7 @@ def sources(
 
       omnivox data sources alpaca.json --out build/data --limit 1000
     """
-    with stages.working():
-        stages.collect(source, out, limit=limit, turns=turns, licence=licence, split=split, config=config,
-                       reextract=reextract, shard_rows=shard_rows)
+    stages.alone("sources", locals())
 
 
 @data.command(no_args_is_help=True)
@@ -151,12 +138,7 @@ def rewrite(
 
       omnivox data rewrite build/data --llm http://127.0.0.1:8000/v1 --llm-model llama --dry-run
     """
-    with stages.working():
-        model = stages.llm_settings(llm, llm_model, llm_key, temperature=temperature, concurrency=concurrency,
-                                    timeout=timeout, tries=tries, device=device)
-        stage = stages.rewrite(model, words=words, fillers=fillers, seed=seed, language=language)
-        if stages.agreed([stage], build, model, price_in=price_in, price_out=price_out, yes=yes, dry_run=dry_run):
-            stages.run([stage], build)
+    stages.alone("rewrite", locals())
 
 
 @data.command(no_args_is_help=True)
@@ -173,20 +155,15 @@ def answer(
 
       omnivox data answer build/data
     """
-    with stages.working():
-        model = stages.llm_settings(llm, llm_model, llm_key, temperature=temperature, concurrency=concurrency,
-                                    timeout=timeout, tries=tries, device=device)
-        stage = stages.answer(model, words=words, seed=seed, placeholders=placeholders, language=language)
-        if stages.agreed([stage], build, model, price_in=price_in, price_out=price_out, yes=yes, dry_run=dry_run):
-            stages.run([stage], build)
+    stages.alone("answer", locals())
 
 
 @data.command(no_args_is_help=True)
 def speak(
     build: Build, question_voices: Questions = "offline", answer_voice: Answer = "flite:rms",
     female_voices: Female = None, male_voices: Male = None, answer_name: ServerVoice = None, tts_url: TTSUrl = None,
-    tts_model: TTSModel = None, tts_key: TTSKey = None, seed: Seed = 0, device: Device = "cpu", ray: Workers = None,
-    gpus: Gpus = 0.0,
+    tts_model: TTSModel = None, tts_key: TTSKey = None, tts_concurrency: TTSConcurrency = None, seed: Seed = 0,
+    device: Device = "cpu", ray: Workers = None, gpus: Gpus = 0.0,
 ) -> None:
     """Stage 4: questions in many voices, answers in one.
 
@@ -194,11 +171,7 @@ def speak(
 
       omnivox data speak build/data --answer-voice vits:kakao-enterprise/vits-ljs
     """
-    with stages.working():
-        stage = stages.speak(question_voices=question_voices, answer_voice=answer_voice, female=female_voices,
-                             male=male_voices, voice=answer_name, url=tts_url, model=tts_model, api_key=tts_key,
-                             seed=seed, device=device)
-        stages.run([stage], build, ray, gpus)
+    stages.alone("speak", locals())
 
 
 @data.command(no_args_is_help=True)
@@ -212,11 +185,7 @@ def quantise(
 
       omnivox data quantise build/data --quantiser voidful/mhubert-base --centres km1000.bin --device cuda
     """
-    with stages.working():
-        stage = stages.quantise(quantiser, centres, layer, device)
-        if stage is None:
-            raise ConfigError("--quantiser: is missing; expected a HuBERT with --centres, or a units.safetensors")
-        stages.run([stage], build, ray, gpus)
+    stages.alone("quantise", locals())
 
 
 @data.command("filter", no_args_is_help=True)
@@ -231,10 +200,7 @@ def filter_(
 
       omnivox data filter build/data --recogniser whisper:openai/whisper-large-v3
     """
-    with stages.working():
-        stage = stages.filtering(recogniser, language, device, question_wer=question_wer, answer_wer=answer_wer,
-                                 upsample=upsample, tokenizer=tokenizer)
-        stages.run([stage], build, ray, gpus)
+    stages.alone("filter", locals())
 
 
 @data.command(no_args_is_help=True)
@@ -245,6 +211,4 @@ def write(build: Build) -> None:
 
       omnivox data write build/data
     """
-    with stages.working():
-        stages.run([stages.writing()], build)
-        stages.finish(build)
+    stages.alone("write", locals())

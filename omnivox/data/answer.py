@@ -53,7 +53,8 @@ class AnswerByRules(ByRules[AnswerSettings]):
         if turn.reference is None or not turn.reference.strip():
             if self.saying.placeholders:
                 return rng.choice(PLACEHOLDERS)
-            return Rejected("unanswered: the source has no answer, and rules cannot make one; use a language model")
+            return Rejected("unanswered: the source has no answer, and rules cannot make one; use a language model, or "
+                            "--placeholders to try the stages out")
         said = shortened(spoken(turn.reference), self.saying.words)
         if said is None:
             return Rejected(f"long: no sentence of the answer ends within {self.saying.words} words")

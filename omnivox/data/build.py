@@ -41,6 +41,9 @@ class LLMSettings:
 def language_model(settings: LLMSettings) -> LLM | None:
     """None for rules. Raises ConfigError: a model without a name, or no such kind."""
     if settings.by == RULES:
+        if settings.model:
+            raise ConfigError(f"--llm-model: found {settings.model!r}, but rules write the texts; expected --llm local "
+                              "or --llm URL beside it")
         return None
     if settings.by != LOCAL and not settings.by.startswith(("http://", "https://")):
         raise ConfigError(f"--llm: found {settings.by!r}; expected rules, local, or the URL of an endpoint such as "
@@ -80,14 +83,15 @@ def before(stage: str, build: Path) -> str:
 
 
 def estimates(stages: Sequence[Stage], build: Path, rates: Rates) -> list[Estimate]:
-    """Of the stages that will call an endpoint, over the rows that there are so far; none for those that are done."""
+    """Of the stages that will ask a model, over the rows that there are so far; none for those that are done. A model
+    of this machine costs nothing, and does a batch at once."""
     found: list[Estimate] = []
     with ReplyCache(build / CACHE) as cache:
         for stage in stages:
             done = StageFolder(build, stage.name).manifest()
-            if isinstance(stage, RewriteByLLM | AnswerByLLM) and isinstance(stage.llm, Endpoint) \
-                    and not (done and done.complete):
-                found.append(estimate(stage, _latest(build, stage.name).rows(), cache, rates))
+            if isinstance(stage, RewriteByLLM | AnswerByLLM) and not (done and done.complete):
+                own = Rates(concurrency=stage.llm.local.batch) if isinstance(stage.llm, LocalLLM) else rates
+                found.append(estimate(stage, _latest(build, stage.name).rows(), cache, own))
     return found
 
 

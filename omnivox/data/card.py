@@ -9,7 +9,7 @@ import base64
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from omnivox.data.dataset import DESCRIPTION
 from omnivox.data.manifest import Manifest, StageFolder
-from omnivox.data.records import Row
+from omnivox.data.records import Row, row_from
 from omnivox.data.sayable import words
 from omnivox.data.stage import STAGES
 from omnivox.data.write import arrow, flac
@@ -30,24 +30,49 @@ _MEANT = {
     "conversations": "conversations", "turns": "turns", "question_hours": "hours of questions",
     "question_seconds": "seconds a question", "question_words": "words a question",
     "answer_hours": "hours of answers", "answer_seconds": "seconds an answer", "answer_words": "words an answer",
-    "answer_units": "units an answer", "units_a_second": "units a second of answer"}
+    "answer_units": "units an answer", "units_a_second": "units a second of answer",
+    "question_wer": "word error rate of questions, the worst of a conversation",
+    "questions_judged": "conversations whose questions it was measured of",
+    "answer_wer": "word error rate of answers, likewise",
+    "answers_judged": "conversations whose answers it was measured of"}
+
+
+@dataclass
+class Heard:
+    """Word error rates: how many, and their sum in ten-thousandths, which adds up the same in any order."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, rate: float) -> None:
+        self.count += 1
+        self.total += round(10_000 * rate)
+
+    @property
+    def mean(self) -> float:
+        return round(self.total / 10_000 / max(1, self.count), 3)
 
 
 @dataclass
 class Statistics:
-    """Sums over conversations."""
+    """Sums over conversations. heard: by side and voice."""
 
     conversations: int = 0
     turns: int = 0
     quantised: int = 0  # turns with units
     sums: Counter[str] = field(default_factory=Counter)
     voices: dict[str, Counter[str]] = field(default_factory=lambda: {"question": Counter(), "answer": Counter()})
+    heard: dict[str, dict[str, Heard]] = field(default_factory=lambda: {"question": {}, "answer": {}})
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, licence)
 
     def add(self, row: Row) -> None:
         """Count a conversation."""
         self.conversations += 1
         self.sources[row.source, row.licence] += 1
+        for side, voices in self.heard.items():
+            rate, clip = row.scores.get(f"{side}_wer"), getattr(row.turns[0], f"{side}_audio")
+            if rate is not None:
+                voices.setdefault(clip.voice or "unknown" if clip else "unknown", Heard()).add(rate)
         for turn in row.turns:
             self.turns += 1
             for side, clip in (("question", turn.question_audio), ("answer", turn.answer_audio)):
@@ -61,7 +86,7 @@ class Statistics:
                 self.sums["quantised_ms"] += round(1000 * turn.answer_audio.seconds) if turn.answer_audio else 0
 
     def figures(self) -> dict[str, float]:
-        """Means and totals under the names of `_MEANT`, those of units only where there are any."""
+        """Means and totals under the names of `_MEANT`; those of units and of word error rates where there are any."""
         each = max(1, self.turns)
         found: dict[str, float] = {"conversations": self.conversations, "turns": self.turns}
         for side in ("question", "answer"):
@@ -71,12 +96,16 @@ class Statistics:
         if self.quantised:
             found["answer_units"] = round(self.sums["units"] / self.quantised, 1)
             found["units_a_second"] = round(1000 * self.sums["units"] / max(1, self.sums["quantised_ms"]), 1)
+        for side, voices in self.heard.items():
+            if count := sum(one.count for one in voices.values()):
+                found[f"{side}_wer"] = Heard(count, sum(one.total for one in voices.values())).mean
+                found[f"{side}s_judged"] = count
         return {name: found[name] for name in _MEANT if name in found}
 
 
 def finish_dataset(build: str | Path, preview: int = 20) -> Path:
-    """Write the card, the description and a preview of the first rows beside the Parquet files of a finished build;
-    the folder they are in. Raises DataError: the stage `write` is not finished."""
+    """Write the card, the description and a preview of the first rows, and of as many that were left out, beside the
+    Parquet files of a finished build; the folder they are in. Raises DataError: the stage `write` is not finished."""
     build = Path(build)
     folder = StageFolder(build, "write")
     folder.complete()
@@ -88,7 +117,7 @@ def finish_dataset(build: str | Path, preview: int = 20) -> Path:
         _write_json(folder.path / DESCRIPTION, describe(folder.path, stages, statistics))
         _write_json(folder.path / "card.json", card(statistics, stages))
         _write(folder.path / "README.md", markdown(card(statistics, stages)))
-        _write(folder.path / "preview.html", page(islice(folder.rows(), preview), build))
+        _write(folder.path / "preview.html", page(islice(folder.rows(), preview), build, _left(build, preview)))
     return folder.path
 
 
@@ -99,9 +128,15 @@ def _stages(build: Path) -> dict[str, tuple[Manifest, Counter[str]]]:
         folder = StageFolder(build, name)
         manifest = folder.manifest()
         if manifest is not None and manifest.complete:
-            reasons = Counter(str(one["reason"]).partition(":")[0] for one in folder.rejections())
-            found[name] = (manifest, reasons)
+            found[name] = (manifest, folder.reasons())
     return found
+
+
+def _left(build: Path, most: int) -> list[tuple[Row, str]]:
+    """Rows that were rejected and why, of the last stages first: those have been spoken."""
+    folders = [StageFolder(build, name) for name in reversed(STAGES)]
+    left = (one for folder in folders if (found := folder.manifest()) and found.complete for one in folder.rejections())
+    return [(row_from(one["row"], "rejected"), f"{one['stage']}: {one['reason']}") for one in islice(left, most)]
 
 
 def describe(folder: Path, stages: Mapping[str, tuple[Manifest, Counter[str]]],
@@ -125,6 +160,8 @@ def card(statistics: Statistics, stages: Mapping[str, tuple[Manifest, Counter[st
     return {
         "figures": statistics.figures(), "paper": PAPER,
         "voices": {side: dict(sorted(counts.items())) for side, counts in statistics.voices.items()},
+        "word_error_rates": {side: {voice: one.mean for voice, one in sorted(voices.items())}
+                             for side, voices in statistics.heard.items()},
         "sources": [{"source": source, "licence": licence, "conversations": count}
                     for (source, licence), count in sorted(statistics.sources.items())],
         "stages": {name: {"rows": manifest.rows, "rejected": manifest.rejected,
@@ -138,17 +175,22 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = ["---", "configs:", "- config_name: default", "  data_files:", "  - split: train",
              "    path: data/*.parquet", "task_categories:", "- audio-to-audio", "- text-to-speech", "---", "",
              "# Spoken instructions", "",
-             "Spoken questions, spoken answers and the answers' discrete units, built by omnivox after the recipe of "
-             "LLaMA-Omni (arXiv 2409.06666). A row is a turn; the turns of a conversation share their `id`.", "",
+             f"Spoken questions and spoken answers, {'with' if 'answer_units' in figures else 'without'} the answers' "
+             "discrete units, built by omnivox after the recipe of LLaMA-Omni (arXiv 2409.06666). A row is a turn; the "
+             "turns of a conversation share their `id`.", "",
              "## Figures", "", "| | this data | InstructS2S-200K (the paper's) |", "|---|---|---|"]
     lines += [f"| {_MEANT[name]} | {value:,} | {_cell(PAPER.get(name))} |" for name, value in figures.items()]
+    rates = found["word_error_rates"]
+    if not any(rates.values()):
+        lines += ["", "No recogniser listened: word error rates were not measured."]
     lines += ["", "All speech is synthetic: no person was recorded for it, unless a source below says otherwise.", "",
               "## Sources", "", "| source | licence | conversations |", "|---|---|---|"]
     lines += [f"| {_plain(one['source'])} | {_plain(one['licence'])} | {one['conversations']:,} |"
               for one in found["sources"]]
     for side, heading in (("question", "Voices of the questions"), ("answer", "Voice of the answers")):
-        lines += ["", f"## {heading}", "", "| voice | turns |", "|---|---|"]
-        lines += [f"| {_plain(name)} | {count:,} |" for name, count in found["voices"][side].items()]
+        lines += ["", f"## {heading}", "", "| voice | turns | word error rate |", "|---|---|---|"]
+        lines += [f"| {_plain(name)} | {count:,} | {rates[side].get(name, 'not judged')} |"
+                  for name, count in found["voices"][side].items()]
     lines += ["", "## How it was built", "", "| stage | rows | rejected | reasons |", "|---|---|---|---|"]
     lines += [f"| {name} | {stage['rows']:,} | {stage['rejected']:,} | "
               f"{', '.join(f'{_plain(reason)} {count:,}' for reason, count in stage['reasons'].items())} |"
@@ -171,20 +213,27 @@ article{border-top:1px solid #ccc;padding:1rem 0}audio{width:100%;height:2rem}
 small{color:#666;overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .5rem}"""
 
 
-def page(rows: Iterable[Row], build: Path) -> str:
-    """Rows to listen to, as one HTML page that needs nothing else."""
+def page(rows: Iterable[Row], build: Path, left: Sequence[tuple[Row, str]] = ()) -> str:
+    """Rows to listen to, and some that were left out with the reason, as one HTML page that needs nothing else."""
     articles = "\n".join(_article(row, build) for row in rows)
+    if left:
+        articles += "\n<h1>Left out</h1>\n" + "\n".join(_article(row, build, reason) for row, reason in left)
     return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Spoken instructions</title>"
             f"<meta name=\"viewport\" content=\"width=device-width\"><style>{_STYLE}</style></head>\n"
             f"<body><h1>Spoken instructions</h1>\n{articles}\n</body></html>\n")
 
 
-def _article(row: Row, build: Path) -> str:
-    parts = [f"<article><small>{html.escape(row.id)} · {html.escape(row.source)} · {html.escape(row.licence)}</small>"]
+def _article(row: Row, build: Path, reason: str = "") -> str:
+    parts = [f"<article><small>{html.escape(row.id)} · {html.escape(row.source)} · {html.escape(row.licence)}</small>",
+             f"<p>{html.escape(reason)}</p>" if reason else ""]
     for turn in row.turns:
         parts.append("<dl>")
+        if turn.question is None:
+            parts.append(f"<dt>Instruction</dt><dd>{html.escape(turn.instruction)}</dd>")
         for side, text, clip in (("question", turn.question, turn.question_audio),
                                  ("answer", turn.answer, turn.answer_audio)):
+            if text is None and clip is None:
+                continue
             parts.append(f"<dt>{side.title()}</dt><dd>{html.escape(text or '')}")
             if clip is not None:
                 try:

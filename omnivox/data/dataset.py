@@ -10,6 +10,7 @@ import io
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class SpokenDataset:
         except Exception as error:  # pyarrow raises OSError, ValueError and kinds of its own
             raise _BadError(f"{file}: cannot be read ({_first_line(error)})") from error
         first = [row for row, turn in enumerate(columns["turn"]) if turn == 0]
-        for row, after in zip(first, [*first[1:], total], strict=True):
+        for row, after in pairwise([*first, total]):
             group = bisect_right(starts, row) - 1
             self._places.append(_Place(number, group, row - starts[group], after - row))
             turns = slice(row, after)

@@ -3,6 +3,7 @@
 A call that fails for a while (429, 5xx, a timeout, a connection reset, half an answer) is made again after a wait that
 doubles, with jitter; a `Retry-After` holds every call back. Only where the endpoint answers others all the while is the
 row at fault, and is rejected; else the stage ends with ConnectionError, and goes on from the cache when run again.
+Where there are no others, as when such a row is the last that is missing, a small question is asked to tell.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from typing import Any
 
 import httpx
 
+from omnivox.data import prompts
 from omnivox.data.cache import Reply, ReplyCache, digest
 from omnivox.data.llm import LLM, Conversation, Request
 from omnivox.data.records import Rejected, Row
 from omnivox.errors import ConfigError
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+BUSY = frozenset({429, 503, 529})  # of those: it is not the request that is at fault
 CLOSED = frozenset({401, 402, 403, 404, 405})
+REFUSALS = 3  # requests refused before any is answered: is it the endpoint?
+PROBE = Request(prompts.answer("How are you?", (), "English", 20), prompts.ANSWER_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,7 @@ class EndpointSettings:
     patience: float = 900.0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"endpoint URL: found {self.url!r}; expected one such as http://127.0.0.1:8000/v1")
+        check_url(self.url, "endpoint URL", "http://127.0.0.1:8000/v1")
         for name in ("concurrency", "tries", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected 1 or more")
@@ -65,6 +69,18 @@ class PassingError(Exception):
     def __init__(self, message: str, after: float | None = None, busy: bool = False) -> None:
         super().__init__(message)
         self.after, self.busy = after, busy
+
+
+def check_url(url: str, what: str, example: str) -> None:
+    """Raises ConfigError, naming `what` it is of: nothing can be asked at `url`."""
+    try:
+        parsed = httpx.URL(url)
+        if parsed.scheme in {"http", "https"} and parsed.host:
+            return
+        why = ""
+    except httpx.InvalidURL as error:
+        why = f" ({error})"
+    raise ConfigError(f"{what}: found {url!r}{why}; expected a URL such as {example}")
 
 
 def backed_off(first: float, longest: float, attempt: int) -> float:
@@ -128,6 +144,7 @@ class _Calls:
         self._free = asyncio.Semaphore(self.settings.concurrency)
         self._not_before = 0.0  # of the loop's clock
         self._answered = self._refused = 0
+        self._probing = asyncio.Lock()
         key = self.settings.api_key
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=self.settings.timeout,
@@ -203,12 +220,28 @@ class _Calls:
                 if attempt + 1 < settings.tries:
                     await self._wait(error, attempt)
                 continue
+            except _RefusedError as error:
+                self._refused += 1
+                if self._refused >= REFUSALS and not await self._answers_more_than(0):
+                    raise ConfigError(f"{settings.url}: {error}; it has refused every request so far") from error
+                raise
             self._answered += 1
             return reply
         failed = f"no answer after {settings.tries} tries ({failure})"
-        if self._answered > answered_before and not failure.busy:
+        if not failure.busy and await self._answers_more_than(answered_before):
             raise _RefusedError(failed)
         raise ConnectionError(f"{settings.url}: {failed}; what was answered is kept, run the stage again to go on")
+
+    async def _answers_more_than(self, count: int) -> bool:
+        """Whether more than `count` requests were answered; if not, whether a small one is answered now."""
+        async with self._probing:
+            if self._answered <= count:
+                try:
+                    await self._call(self.llm.body(PROBE))
+                except (PassingError, _RefusedError, ConfigError):
+                    return False
+                self._answered += 1
+            return True
 
     async def _wait(self, error: PassingError, attempt: int) -> None:
         pause = backed_off(self.settings.backoff, self.settings.longest, attempt)
@@ -233,13 +266,10 @@ class _Calls:
             raise PassingError(f"{type(error).__name__}: {error}") from error
         status = response.status_code
         if status in PASSING:
-            raise PassingError(told(response), retry_after(response), busy=status in {429, 503, 529})
+            raise PassingError(told(response), retry_after(response), busy=status in BUSY)
         if status in CLOSED:
             raise ConfigError(f"{url}: {told(response)}; check the URL, the model's name and the key")
         if status >= 300:
-            self._refused += 1
-            if self._refused >= 3 and self._answered == 0:
-                raise ConfigError(f"{url}: {told(response)}; it has refused every request so far")
             raise _RefusedError(told(response))
         return _read(response)
 

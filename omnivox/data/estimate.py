@@ -1,7 +1,8 @@
 """What a build will ask of a language model, before it is asked: calls, tokens, money and time.
 
 Tokens are counted by the characters of the very prompts, four to a token; what comes back has the length that the
-prompt allows, or, once there are replies in the cache, their mean. Time assumes a rate for each of the calls at once.
+prompt allows, or, once there are replies in the cache, their mean. Time assumes a rate for each of the calls at once,
+and says so.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class Estimate:
     tokens_out: int
     cost: float
     seconds: float
+    assumed: str = ""  # of the time
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:,.2f}" if self.cost else ""
         return (f"{self.stage}: {self.calls:,} calls ({self.cached:,} more are in the cache), about "
-                f"{self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}, {duration(self.seconds)}")
+                f"{self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}, {duration(self.seconds)}"
+                f"{f' if {self.assumed}' if self.calls and self.assumed else ''}")
 
 
 def duration(seconds: float) -> str:
@@ -80,6 +83,7 @@ def estimate(stage: RewriteByLLM | AnswerByLLM, rows: Iterable[Row], cache: Repl
         each_out = sum(measured) / len(measured)
     tokens_in, tokens_out = characters // CHARACTERS, round(calls * each_out)
     cost = (tokens_in * rates.price_in + tokens_out * rates.price_out) / 1e6
-    waves = calls / min(rates.concurrency, max(calls, 1))
+    together = min(rates.concurrency, max(calls, 1))
     return Estimate(stage.name, calls, cached, tokens_in, tokens_out, cost,
-                    waves * (rates.latency + each_out / rates.speed))
+                    calls / together * (rates.latency + each_out / rates.speed),
+                    f"each of {together} at once makes {rates.speed:g} tokens a second")

@@ -1,6 +1,9 @@
 """Stage 6: leave out what would teach the wrong thing. Each rejected row keeps every reason, with the measured value.
 
 Duplicates are found among all rows of the input, by the words of their questions; the first of them stays.
+
+A recogniser that does not understand every voice first hears some clips of each. Where it gets most of them wrong its
+word error rates tell of itself, not of the speech: it does not judge that voice, and those rows have no such score.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -18,7 +22,7 @@ from torch import Tensor
 from omnivox.checkpoint.files import find_folder
 from omnivox.checkpoint.load import NANO
 from omnivox.data.recognise import Recogniser
-from omnivox.data.records import Rejected, Row, Turn
+from omnivox.data.records import Clip, Rejected, Row, Turn
 from omnivox.data.sayable import unsayable, words
 from omnivox.data.stage import Outcome, Stage
 from omnivox.errors import AudioError, CheckpointError, ConfigError
@@ -26,6 +30,7 @@ from omnivox.rates import SAMPLE_RATE, exact_div
 from omnivox.sound import read_audio
 
 FULL_SCALE = 0.999  # a sample as loud is taken to be clipped
+UNDERSTOOD = 2 / 3  # of the recogniser's limit: the median rate over a voice's clips, at most, where it can judge it
 _FRAME = exact_div(SAMPLE_RATE, 50)  # samples of 20 ms, over which loudness is measured
 _QUIET = 10 ** (-40 / 20)  # of the loudest frame: silence
 
@@ -73,24 +78,42 @@ class FilterStage(Stage):
     def __init__(self, settings: FilterSettings | None = None, recogniser: Recogniser | None = None) -> None:
         self.limits, self.recogniser = settings or FilterSettings(), recogniser
         self._doubles: dict[str, str] = {}  # the reason, by the row's id
+        self._foreign: set[str] = set()  # voices that the recogniser does not understand
+        self._heard: dict[str, float | None] = {}  # word error rates that are known already, by the clip's path
 
     def settings(self) -> Mapping[str, Any]:
         return {**asdict(self.limits), "recogniser": self.recogniser.settings() if self.recogniser else None}
 
     def begin(self, build: Path, rows: Iterable[Row]) -> None:
-        listening = self.recogniser is not None
         first: dict[str, tuple[str, str]] = {}
-        texts: list[str] = []
+        said: list[tuple[str, Clip | None]] = []
         for row in rows:
-            if listening:
-                texts += [text for turn in row.turns for text in (turn.question, turn.answer) if text]
+            if self.recogniser:
+                said += [(text, clip) for turn in row.turns for text, clip in (
+                    (turn.question, turn.question_audio), (turn.answer, turn.answer_audio)) if text]
             exact = "\n".join(turn.question or turn.instruction for turn in row.turns)
             one, same = first.setdefault(" ".join(re.findall(r"\w+", exact.lower())), (row.id, exact))
             if one != row.id:
                 how = "asked before" if same == exact else "asked before in other letters"
                 self._doubles[row.id] = f"duplicate: {how}, by row {one}"
         if self.recogniser:
-            self.recogniser.begin(texts)
+            self.recogniser.begin(text for text, _ in said)
+            if self.recogniser.auditions:
+                self._audition(self.recogniser, said, build)
+
+    def _audition(self, recogniser: Recogniser, said: Iterable[tuple[str, Clip | None]], build: Path) -> None:
+        """Learn which voices `recogniser` understands, from the first clips of each that it can judge."""
+        rates: dict[str, list[float]] = {}
+        for text, clip in said:
+            if clip is None or len(found := rates.setdefault(clip.voice, [])) == recogniser.auditions:
+                continue
+            try:
+                rate = self._heard[clip.path] = recogniser.errors([text], [_read(clip, build)])[0]
+            except AudioError:  # `judge` says so
+                continue
+            found += [] if rate is None else [rate]
+        self._foreign = {voice for voice, found in rates.items()
+                         if found and median(found) > UNDERSTOOD * recogniser.max_wer}
 
     def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Outcome]:
         for row in rows:
@@ -104,7 +127,8 @@ class FilterStage(Stage):
             where = f" of turn {index}" if len(row.turns) > 1 else ""
             reasons += [f"{kind}: {told}{where}" for kind, told in self._texts(turn)]
             try:
-                waves = [_wave(turn, side, build) for side in ("question", "answer")]
+                waves = [None if clip is None else _read(clip, build)
+                         for clip in (turn.question_audio, turn.answer_audio)]
             except AudioError as error:
                 reasons.append(f"sound: {error}")
                 continue
@@ -135,11 +159,18 @@ class FilterStage(Stage):
                 found |= {f"{side}_seconds": seconds, f"{side}_pace": seconds / max(1, words(text)),
                           f"{side}_peak": float(wave.abs().max()), f"{side}_clipped": clipped(wave),
                           f"{side}_silent": silent(wave)}
-                if self.recogniser:
-                    found[f"{side}_wer"] = self.recogniser.errors([text], [wave])[0]
+                found[f"{side}_wer"] = self._error_rate(text, getattr(turn, f"{side}_audio"), wave)
         if turn.units is not None and turn.answer is not None:
             found["units_per_token"] = len(turn.units) / self.tokens(turn.answer)
         return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+    def _error_rate(self, text: str, clip: Clip, wave: Tensor) -> float | None:
+        """None where nobody can judge."""
+        if self.recogniser is None or clip.voice in self._foreign:
+            return None
+        if clip.path in self._heard:
+            return self._heard[clip.path]
+        return self.recogniser.errors([text], [wave])[0]
 
     def _beyond(self, name: str, value: float) -> str | None:
         """What is wrong with a value, if anything."""
@@ -171,9 +202,8 @@ class FilterStage(Stage):
         return len(_tokenizer(self.limits.tokenizer)(text, add_special_tokens=False).input_ids) + 1
 
 
-def _wave(turn: Turn, side: str, build: Path) -> Tensor | None:
-    clip = getattr(turn, f"{side}_audio")
-    return None if clip is None else read_audio(build / clip.path, max_seconds=3600.0)
+def _read(clip: Clip, build: Path) -> Tensor:
+    return read_audio(build / clip.path, max_seconds=3600.0)
 
 
 def clipped(wave: Tensor) -> float:

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +24,8 @@ from typing import Any
 from omnivox.data.records import Rejected, Row, from_json, to_json
 from omnivox.errors import DataError
 from omnivox.writing import atomic
+
+_TEMPORARY = re.compile(r"\..+(\.\w+)\.\w{8}\1")  # as `atomic` names what it is writing
 
 
 @dataclass(frozen=True)
@@ -93,20 +98,41 @@ class StageFolder:
         return manifest
 
     def claim(self, settings: Mapping[str, Any], digest: str) -> Manifest:
-        """Say what the folder is to hold. Raises DataError: it holds the work of other settings or of another input."""
+        """Say what the folder is to hold. Raises DataError: it holds the work of other settings or of another input.
+
+        Where that has no finished shard yet it is given up, with all that lies there: the sound of other voices or of
+        other texts would be taken for this one's.
+        """
         asked = json.loads(json.dumps(dict(settings)))  # as it will be read
         self.path.mkdir(parents=True, exist_ok=True)
-        found = self.manifest()
-        if found is None or not (found.complete or any(self.path.glob("shard-*.jsonl"))):  # nothing is lost
-            found = Manifest(self.stage, asked, digest)
-            self._write(found)
-        elif found.settings != asked:
+        found, wanted = self.manifest(), Manifest(self.stage, asked, digest)
+        if found is None or not (found.complete or any(self.path.glob("shard-*.jsonl"))):
+            if found not in (None, wanted):
+                self._clear()
+            self._write(wanted)
+            return wanted
+        if found.settings != asked:
             raise DataError(f"{self.manifest_file}: {_difference(found.settings, asked)}; expected the same, or remove "
                             f"{self.path} (and the stages after it) to do it again")
-        elif found.input != digest:
+        if found.input != digest:
             raise DataError(f"{self.manifest_file}: was made from another input than there is now; remove {self.path} "
                             "(and the stages after it) to do it again")
         return found
+
+    def _clear(self) -> None:
+        """Remove everything but the manifest, which says that the folder is ours."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self.manifest_file:
+                path.unlink()
+
+    def forget(self) -> None:
+        """Remove the shards of a run that was stopped, for a stage that begins anew in any case."""
+        manifest = self.manifest()
+        if manifest is not None and not manifest.complete:
+            for path in self.path.glob("shard-*"):
+                path.unlink()
 
     def finish(self, manifest: Manifest, shards: Sequence[ShardReport]) -> Manifest:
         """Join the rejected rows and mark the stage as complete."""
@@ -124,7 +150,7 @@ class StageFolder:
     def sweep(self) -> None:
         """Remove what a killed process left beside the files it was writing; nobody may be writing now."""
         for left in self.path.rglob(".*"):
-            if left.is_file():
+            if _TEMPORARY.fullmatch(left.name):
                 left.unlink(missing_ok=True)
 
     # -- shards
@@ -165,32 +191,40 @@ class StageFolder:
         rejected = self._rejected(index).read_bytes().count(b"\n")
         return ShardReport(data.count(b"\n"), rejected, hashlib.sha256(data).hexdigest())
 
-    def read_shard(self, index: int) -> list[Row]:
-        """The rows of a shard. Raises DataError, naming file and line."""
-        path = self.shard(index)
+    def read_shard(self, index: int, report: ShardReport | None = None) -> list[Row]:
+        """The rows of a finished stage's shard; `report`: its own, where the manifest has been read already.
+
+        Raises DataError: the stage is not finished, or the file is missing or not the one that it wrote.
+        """
+        path, expected = self.shard(index), report or self.complete().shards[index]
+        again = f"remove {self.path} and run the stage again"
         try:
-            # not splitlines(): U+2028 and its like may stand inside a row
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); remove {self.path} and run the stage again") from error
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error}); {again}") from error
+        if hashlib.sha256(data).hexdigest() != expected.digest:
+            raise DataError(f"{path}: was changed since it was written, its digest is not the one in "
+                            f"{self.manifest_file.name}; {again}")
+        # not splitlines(): U+2028 and its like may stand inside a row
+        lines = data.decode().split("\n")
         return [from_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line]
 
     def rows(self) -> Iterator[Row]:
-        """Every row of a finished stage, in order. Raises DataError: it is not finished, or a shard was changed."""
+        """Every row of a finished stage, in order. Raises DataError as `read_shard` does."""
         for index, shard in enumerate(self.complete().shards):
-            rows = self.read_shard(index)
-            if len(rows) != shard.rows:
-                raise DataError(f"{self.shard(index)}: holds {len(rows)} rows, the manifest says {shard.rows}; remove "
-                                f"{self.path} and run the stage again")
-            yield from rows
+            yield from self.read_shard(index, shard)
 
     def first_reason(self) -> str:
-        """Why the first rejected row of a folder was rejected, finished or not; "" where none was."""
+        """Why the first rejected row of the folder was rejected, be it finished or not; "" where none was."""
         for path in sorted(self.path.glob("shard-*.rejected")):
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     return str(json.loads(line)["reason"])
         return ""
+
+    def reasons(self) -> Counter[str]:
+        """How many rows of a finished stage were rejected, by the word that the reason begins with."""
+        return Counter(str(one["reason"]).partition(":")[0] for one in self.rejections())
 
     def rejections(self) -> Iterator[dict[str, Any]]:
         """What was rejected: {"id", "stage", "reason", "row"}."""

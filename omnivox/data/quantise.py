@@ -100,7 +100,7 @@ def _own_file(model: str) -> Path:
     path = Path(model)
     file = path / OURS if path.is_dir() else path
     if file.suffix != ".safetensors" or not file.is_file():
-        raise ConfigError(f"{model}: holds no {OURS}; a HuBERT needs the file of its k-means centres beside")
+        raise ConfigError(f"--quantiser: {model} holds no {OURS}; a HuBERT needs --centres, its k-means file, beside")
     return file
 
 

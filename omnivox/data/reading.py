@@ -179,12 +179,15 @@ def _saved(path: Path, split: str) -> Iterator[tuple[str, Record]]:
 
 
 def _hub(name: str, split: str, config: str | None) -> Iterator[tuple[str, Record]]:
-    datasets = _datasets()
+    datasets, number = _datasets(), 0
     try:
         found = datasets.load_dataset(name, config, split=split, streaming=True)
-    except Exception as error:  # the library raises a dozen kinds
-        raise DataError(f"{name}: no local file or folder, and no data set that can be loaded ({error})") from error
-    yield from ((f"{name}:{number}", record) for number, record in enumerate(_written(found, datasets), 1))
+        for number, record in enumerate(_written(found, datasets), 1):
+            yield f"{name}:{number}", record
+    except Exception as error:  # the library raises a dozen kinds, at its first record too
+        what = f"cannot be read after record {number}" if number else \
+            "no local file or folder, and no data set that can be loaded"
+        raise DataError(f"{name}: {what} ({error})") from error
 
 
 def _written(found: Any, datasets: Any) -> Any:

@@ -2,9 +2,10 @@
 
     whisper          through transformers; the paper measures with large-v3
     faster-whisper   the same models through CTranslate2, faster
-    pocketsphinx     offline, with the words of the build and nothing of their order: a coarse sieve
+    pocketsphinx     offline, with the words of the build and nothing of their order: a coarse sieve, of English alone
 
-Texts are compared as Whisper's English normaliser writes them. Waves are float32 [n] at 16 kHz.
+Texts are compared as Whisper's normalisers write them; those of languages that are written without spaces letter by
+letter. Waves are float32 [n] at 16 kHz.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from omnivox.errors import CheckpointError, ConfigError
 from omnivox.nano.listener import Listener
 from omnivox.rates import CHUNK_SAMPLES, SAMPLE_RATE
 
+SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # codes of languages that are written without spaces
+
 
 class Recogniser(Protocol):
     """A judge of how well speech can be understood."""
@@ -29,6 +32,11 @@ class Recogniser(Protocol):
     @property
     def max_wer(self) -> float:
         """Above which it takes speech for broken, unless told otherwise."""
+        ...
+
+    @property
+    def auditions(self) -> int:
+        """Clips that it must hear of a voice before it is known to understand it; 0: it understands any."""
         ...
 
     def settings(self) -> Mapping[str, Any]:
@@ -44,32 +52,47 @@ class Recogniser(Protocol):
         ...
 
 
-def word_error_rate(text: str, heard: str) -> float | None:
+def word_error_rate(text: str, heard: str, language: str = "en") -> float | None:
     """Of `heard` against `text`, both normalised; None where `text` holds no words."""
     import jiwer
 
-    said, found = normalised(text), normalised(heard)
+    said, found = normalised(text, language), normalised(heard, language)
     if not said:
         return None
     return float(jiwer.wer(said, found)) if found else 1.0
 
 
-def normalised(text: str) -> str:
-    """`text` as Whisper's English normaliser has it: lower case, no punctuation, numbers in digits."""
-    return str(_normaliser()(re.sub(r"\.{2,}|…", " ", text))).strip()  # it leaves a stop of an ellipsis
+def normalised(text: str, language: str = "en") -> str:
+    """`text` as Whisper's normaliser of that language (a code) has it: lower case, no punctuation, a space between what
+    is counted; in English numbers are digits."""
+    text = re.sub(r"\.{2,}|…", " ", text)  # it leaves a stop of an ellipsis
+    return " ".join(str(_normaliser(language)(text)).split())
 
 
 @cache
-def _normaliser() -> Any:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+def _normaliser(language: str) -> Any:
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-    return EnglishTextNormalizer({})
+    return EnglishTextNormalizer({}) if language == "en" else BasicTextNormalizer(split_letters=language in SPACELESS)
+
+
+def language_code(name: str) -> str:
+    """Whisper's code of a language that is given by its English name or its code. Raises ConfigError: no such one."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    code = TO_LANGUAGE_CODE.get(name.lower(), name.lower())
+    if code not in LANGUAGES:
+        raise ConfigError(f"--language: found {name!r}; a recogniser expects one that Whisper knows, such as English, "
+                          "German or Chinese")
+    return str(code)
 
 
 class _Transcriber:
     """A recogniser of anything."""
 
     max_wer: ClassVar[float] = 0.3
+    auditions: ClassVar[int] = 0
+    language: str
 
     def begin(self, texts: Iterable[str]) -> None:
         """It knows all words already."""
@@ -78,7 +101,8 @@ class _Transcriber:
         raise NotImplementedError
 
     def errors(self, texts: Sequence[str], waves: Sequence[Tensor]) -> list[float | None]:
-        return [word_error_rate(text, self.transcribe(wave)) for text, wave in zip(texts, waves, strict=True)]
+        return [word_error_rate(text, self.transcribe(wave), self.language)
+                for text, wave in zip(texts, waves, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -152,13 +176,15 @@ def _faster_whisper(name: str, device: str) -> Any:
 
 @dataclass
 class Pocketsphinx:
-    """Hears which of the build's words are said. It cannot judge a text with a word that its dictionary lacks."""
+    """Hears which of the build's words are said. It cannot judge a text with a word that its dictionary lacks, nor a
+    voice too unlike the people that it learned from: most of espeak's."""
 
     max_wer: float = 0.6
+    auditions: int = 5
     texts: tuple[str, ...] = field(default=(), repr=False)
 
     def settings(self) -> Mapping[str, Any]:
-        return {"recogniser": "pocketsphinx"}
+        return {"recogniser": "pocketsphinx", "auditions": self.auditions}
 
     def begin(self, texts: Iterable[str]) -> None:
         self.texts = tuple(texts)
@@ -183,13 +209,16 @@ class Pocketsphinx:
 
 
 def recogniser(spec: str, device: str = "cpu", language: str = "en") -> Recogniser | None:
-    """whisper:NAME, faster-whisper:NAME, pocketsphinx, or none. Raises ConfigError."""
+    """whisper:NAME, faster-whisper:NAME, pocketsphinx, or none. `language`: its code. Raises ConfigError."""
     kind, _, name = spec.partition(":")
     if kind == "whisper":
         return Whisper(name or Whisper.name, device, language)
     if kind == "faster-whisper":
         return FasterWhisper(name or FasterWhisper.name, device, language)
     if spec == "pocketsphinx":
+        if language != "en":
+            raise ConfigError(f"--recogniser pocketsphinx: knows English, not {language!r}; expected whisper:NAME, "
+                              "faster-whisper:NAME or none")
         return Pocketsphinx()
     if spec == "none":
         return None

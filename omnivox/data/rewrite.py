@@ -22,7 +22,13 @@ LOWERED = re.compile(  # first words that lose their capital behind a filler
     r"(?:what|who|where|when|why|how|which|whose|is|are|was|were|do|does|did|can|could|would|should|will|has|have|may|"
     r"give|tell|explain|describe|write|list|name|find|make|create|suggest|compare|imagine|discuss|develop|design|"
     r"generate|identify|provide|summari[sz]e|analy[sz]e|solve|translate|think|if|the|a|an|in|on|my|your|there|some|"
-    r"please|given|help|show|recommend)(?:'\w+)?", re.IGNORECASE)
+    r"please|given|help|show|recommend|as|you|he|she|it|we|they|this|that|these|those|for|from|of|at|by|with|after|"
+    r"before|during|based|pretend|implement|structure|compose|draft|outline|propose|calculate|classify|categori[sz]e|"
+    r"convert|determine|edit|evaluate|extract|rewrite|rank|arrange|choose|consider|construct|assume|predict|reword|"
+    r"add|answer|take|use|let|come)(?:'\w+)?", re.IGNORECASE)
+QUESTION = re.compile(  # how a sentence without its mark begins if it asks
+    r"(?:what|who|where|why|how|which|whose|is|are|was|were|does|did|can|could|would|should)(?:'\w+)?\b",
+    re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ class RewriteByRules(ByRules[RewriteSettings]):
 
 
 def _ended(sentence: str) -> str:
-    return sentence if sentence[-1] in ".?!" else sentence.rstrip(",;:") + "."
+    if sentence[-1] in ".?!":
+        return sentence
+    return sentence.rstrip(",;:") + ("?" if QUESTION.match(sentence) else ".")
 
 
 def with_filler(text: str, rng: Random) -> str:

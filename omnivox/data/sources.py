@@ -16,6 +16,7 @@ they are refused, or left out where they are to be extracted again.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -74,13 +75,15 @@ class _BadRecordError(ValueError):
 def collect(settings: SourceSettings, build: str | Path) -> Manifest:
     """Write the rows of every source into shards in the folder `build`, or nothing where that has been done.
 
-    Raises DataError: a source that is not there or holds nothing of use, units of another tokenizer, other settings.
+    A run that was stopped is begun anew: sources are read from their beginning in any case. Raises DataError: a source
+    that is not there or holds nothing of use, units of another tokenizer, other settings.
     """
     build = Path(build)
     folder = StageFolder(build, "sources")
     claimed = {**asdict(settings), "sources": [Path(name).name for name in settings.sources]}
     digest = "".join(fingerprint(name) for name in settings.sources)
     with alone(build, "building"):
+        folder.forget()
         manifest = folder.claim(claimed, digest)
         if manifest.complete:
             return manifest
@@ -103,18 +106,26 @@ def _why_nothing(folder: StageFolder, reports: Sequence[ShardReport]) -> str:
 
 
 def _rows(settings: SourceSettings) -> Iterator[tuple[Row, Outcome]]:
+    names = _names(settings.sources)
     for source in settings.sources:
         taken = 0
         for place, record in read_records(source, settings.split, settings.config):
             if settings.limit is not None and taken >= settings.limit:
                 break
-            row, outcome = _row(source, place, record, settings)
+            row, outcome = _row(source, names[source], place, record, settings)
             taken += isinstance(outcome, Row)
             yield row, outcome
 
 
-def _row(source: str, place: str, record: Record, settings: SourceSettings) -> tuple[Row, Outcome]:
-    name = Path(source).name if Path(source).exists() else source
+def _names(sources: Sequence[str]) -> dict[str, str]:
+    """What rows are to call each source: a file's own name; its path where two have that name, for ids hold it."""
+    short = {source: Path(source).name or Path(source).resolve().name if Path(source).exists() else source
+             for source in sources}
+    shared = Counter(short.values())
+    return {source: name if shared[name] == 1 else source for source, name in short.items()}
+
+
+def _row(source: str, name: str, place: str, record: Record, settings: SourceSettings) -> tuple[Row, Outcome]:
     licence = settings.licence or LICENCES.get(source, "unknown")
     shown = record.text if isinstance(record, Broken) else str(record)
     try:

@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from omnivox.data.manifest import Manifest, ShardReport, StageFolder
 from omnivox.data.records import Rejected, Row
+from omnivox.progress import bars
 from omnivox.writing import alone
 
 STAGES = ("sources", "rewrite", "answer", "speak", "quantise", "filter", "write")
@@ -129,8 +127,6 @@ def run_stage(stage: Stage, build: str | Path, after: str, run: Runner = in_turn
 @contextmanager
 def progress(name: str, total: int | None, done: int = 0) -> Iterator[Count]:
     """A bar on stderr; what it yields moves it on."""
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total, completed=done)
+    with bars() as bar:
+        task = bar.add_task(f"{name:9}", total=total, completed=done)
         yield partial(bar.advance, task)

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from omnivox.data.endpoint import CLOSED, PASSING, PassingError, backed_off, retry_after, told
+from omnivox.data.endpoint import BUSY, CLOSED, PASSING, PassingError, backed_off, check_url, retry_after, told
 from omnivox.data.speaker import Voices, decoded
 from omnivox.errors import ConfigError, DataError
 from omnivox.nano.voices import Samples
@@ -23,7 +23,8 @@ class SpeechServer:
     """url: such as http://127.0.0.1:8880/v1. seeds are sent where `seeded`, for few servers know them.
 
     A call that fails for a while (429, 5xx, a timeout, a reset, half a sound) is made again, `tries` times in all,
-    after a wait that doubles from `backoff` up to `longest` seconds, or as long as `Retry-After` says.
+    after a wait that doubles from `backoff` up to `longest` seconds, or as long as `Retry-After` says, up to `patience`
+    seconds. Where it still fails and a word is spoken well, the text is at fault.
     """
 
     url: str
@@ -35,11 +36,11 @@ class SpeechServer:
     tries: int = 6
     backoff: float = 1.0
     longest: float = 60.0
+    patience: float = 900.0
     at_once: int = 4
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"speech server: found {self.url!r}; expected a URL such as http://127.0.0.1:8880/v1")
+        check_url(self.url, "speech server", "http://127.0.0.1:8880/v1")
         for name in ("timeout", "tries", "at_once"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected more than 0")
@@ -69,11 +70,23 @@ class SpeechServer:
                 return self._call(body)
             except PassingError as error:
                 failure = error
+                if (error.after or 0.0) > self.patience:
+                    break
                 if attempt + 1 < self.tries:
                     pause = backed_off(self.backoff, self.longest, attempt)
                     time.sleep(pause if error.after is None else error.after + 0.1 * pause)
-        raise ConnectionError(f"{self.url}: no speech after {self.tries} tries ({failure}); what was spoken is kept, "
-                              "run the stage again to go on")
+        failed = f"no speech after {attempt + 1} tries ({failure})"
+        if not failure.busy and self._speaks(body):
+            raise DataError(f"{self.url}: {failed} for {text[:60]!r}, while others are spoken")
+        raise ConnectionError(f"{self.url}: {failed}; what was spoken is kept, run the stage again to go on")
+
+    def _speaks(self, body: Mapping[str, Any]) -> bool:
+        """Whether another text is spoken now."""
+        try:
+            self._call({**body, "input": "Hello."})
+        except (PassingError, DataError, ConfigError):
+            return False
+        return True
 
     def _call(self, body: Mapping[str, Any]) -> Samples:
         url = f"{self.url.rstrip('/')}/audio/speech"
@@ -86,7 +99,7 @@ class SpeechServer:
         except httpx.HTTPError as error:
             raise PassingError(f"{type(error).__name__}: {error}") from error
         if response.status_code in PASSING:
-            raise PassingError(told(response), retry_after(response))
+            raise PassingError(told(response), retry_after(response), busy=response.status_code in BUSY)
         if response.status_code in CLOSED:
             raise ConfigError(f"{url}: {told(response)}; check the URL, the model's name and the key")
         if response.status_code >= 300:

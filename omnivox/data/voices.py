@@ -5,6 +5,7 @@
 
 Samples are float32 [n] at 16 kHz.
 """
+# ruff: noqa: RUF001
 
 from __future__ import annotations
 
@@ -12,17 +13,18 @@ import os
 import shutil
 import subprocess
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from omnivox.data.speaker import Speaker, Voices, decoded, program
 from omnivox.errors import ConfigError, DataError
-from omnivox.nano.voices import PACKAGES, Engine, Samples, Voice
+from omnivox.nano.voices import PACKAGES, Samples, Voice
 from omnivox.nano.voices import speak as speak_offline
 from omnivox.rates import SAMPLE_RATE
 
@@ -34,6 +36,11 @@ OFFLINE = {
              "espeak:gmw/en", "espeak:en-gb-scotland+m2", "festival:kal_diphone", "festival:ked_diphone"),
 }
 PEAK, MARGIN = 0.6, 0.1  # of full scale; seconds of silence at each side, of espeak's speech, as nano's others have it
+_PLAIN = str.maketrans({"æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ß": "ss", "ł": "l", "Ł": "L",
+                        "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i", "‘": "'", "’": "'",
+                        "“": '"', "”": '"', "–": "-", "—": ","})
+
+
 @dataclass(frozen=True)
 class Offline:
     """The engines of this machine. `voices` are called engine:name. Raises ConfigError: one is missing, or unknown."""
@@ -53,15 +60,23 @@ class Offline:
         return {"engine": "offline", "voices": {sex: list(labels) for sex, labels in self.voices.items()}}
 
     def speak(self, text: str, voice: str, seed: int | None) -> Samples:
-        engine, _, name = voice.partition(":")
         rng = None if seed is None else Random(seed)
-        if engine == "espeak":
-            return _espeak(name, text, rng)
-        assert engine in get_args(Engine)
         try:
-            return speak_offline(Voice("flite" if engine == "flite" else "festival", name), text, rng)
+            return self._speak(text, voice, rng)
         except subprocess.TimeoutExpired as error:
             raise DataError(f"{voice}: no end after {error.timeout:g} s of {text[:60]!r}") from error
+
+    @staticmethod
+    def _speak(text: str, voice: str, rng: Random | None) -> Samples:
+        engine, _, name = voice.partition(":")
+        if engine == "espeak":
+            return _espeak(name, text, rng)
+        return speak_offline(Voice("flite" if engine == "flite" else "festival", name), plain_letters(text), rng)
+
+
+def plain_letters(text: str) -> str:
+    """`text` in ASCII, for engines that read bytes: they would spell what an accented letter is made of."""
+    return unicodedata.normalize("NFKD", text.translate(_PLAIN)).encode("ascii", "ignore").decode()
 
 
 def installed() -> Voices:
@@ -103,7 +118,7 @@ def speaker(spec: str, *, voices: Voices | None = None, url: str | None = None, 
 
     offline: every installed one of `OFFLINE`, or `voices` (engine:name). flite:rms and its like: that voice alone.
     vits:NAME: a VITS of the hub or a folder; its `voices` are numbers of speakers. server: an OpenAI-compatible one at
-    `url`, with its `model` and `voices`. Raises ConfigError, CheckpointError.
+    `url`, with its `model` and `voices`. at_once: utterances made together. Raises ConfigError, CheckpointError.
     """
     kind, _, rest = spec.partition(":")
     if spec == "offline":

@@ -77,10 +77,6 @@ class WriteStage(Stage):
 
     def begin(self, build: Path, rows: Iterable[Row]) -> None:
         self._place = {row.id: place for place, row in enumerate(rows)}
-        folder = build / self.name / "data"
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".train-*"):  # of a process that was killed
-            left.unlink()
 
     def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Outcome]:
         if not rows:

@@ -16,14 +16,13 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omnivox.errors import ConfigError, DataError
 from omnivox.evaluate.folder import Answered, Journal, RunFolder, Score, settings_key
 from omnivox.evaluate.measure import Answer, Measure
 from omnivox.evaluate.pace import lagging_words
 from omnivox.evaluate.questions import Question, QuestionSet
+from omnivox.progress import bars
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.systems.system import System
 from omnivox.writing import alone
@@ -62,7 +61,7 @@ def answer(system: System, questions: QuestionSet, folder: Path, *, spec: str | 
             return run
         run.same_machine()
         _warm_up(system, questions[missing[0]], seed)
-        with closing(Journal(part / "answers.jsonl")) as journal, bar(echo) as shown:
+        with closing(Journal(part / "answers.jsonl")) as journal, bars(shown=echo) as shown:
             task = shown.add_task(folder.name, total=len(mine), completed=len(mine) - len(missing))
             failed = 0
             for index in missing:
@@ -133,7 +132,7 @@ def measure(run: RunFolder, measures: Iterable[Measure], questions: QuestionSet,
         speaks = any(row.audio is not None for row in answers.values())
         expected = dict(zip(questions.ids[:limit], questions.answers, strict=False))
         done = run.scores().keys()
-        with closing(Journal(run.path / "scores.jsonl")) as journal, bar(echo) as shown:
+        with closing(Journal(run.path / "scores.jsonl")) as journal, bars(shown=echo) as shown:
             for one in measures:
                 settings = dict(one.settings())
                 key = settings_key(settings)
@@ -155,9 +154,3 @@ def _heard(run: RunFolder, row: Answered, speaks: bool, expected: str | None) ->
     return Answer(id=row.id, question=row.question, text=row.text, sample_rate=row.sample_rate, expected=expected,
                   audio=torch.zeros(0) if sound is None and speaks else sound)
 
-
-def bar(echo: bool) -> Progress:
-    """On stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not echo)

@@ -26,12 +26,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from omnivox.errors import DataError
 from omnivox.nano import voices as engines
 from omnivox.nano.english import common_words
 from omnivox.nano.voices import ANSWER_VOICE, Samples, Voice
+from omnivox.progress import bars
 from omnivox.rates import SAMPLE_RATE
 from omnivox.writing import atomic
 
@@ -112,11 +112,9 @@ def _speak(out: Path, task: Callable[[int], float], count: int, workers: int, as
     out.mkdir(parents=True, exist_ok=True)
     _claim(out / "corpus.json", asked)
     missing = [index for index in range(count) if not _manifest(out, index).exists()]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
     # A fresh process for each shard: espeak's speech repeats from nowhere else. Spawned: torch's threads do not fork.
     context = multiprocessing.get_context("spawn")
-    with Progress(*columns) as progress, \
+    with bars() as progress, \
             ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
         bar = progress.add_task(f"speaking {out.name}", total=count, completed=count - len(missing))
         try:

@@ -74,11 +74,11 @@ class Answering(nn.Module):
 
 
 def _tuned(llm: Any, settings: Stage1Settings) -> Any:
-    """The LLM with what learns in float32."""
+    """The LLM with what learns marked; the trainer casts it."""
     if settings.checkpointing:
         llm.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.tune == "full":
-        return llm.float().requires_grad_(True)
+        return llm.requires_grad_(True)
     llm.requires_grad_(False)
     if settings.tune == "adaptor":
         return llm

@@ -6,38 +6,38 @@ the model's weights. Its units, which nobody needs who only wants answers, are t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omnivox.checkpoint.load import find_model, load_checkpoint
 from omnivox.errors import ConfigError, DataError
 from omnivox.model.source_filter import SourceFilter
 from omnivox.nano.words import BLANK
 from omnivox.train.loop import Run
+from omnivox.train.recipes import NanoRecipe
 from omnivox.train.recognise import Recogniser
 from omnivox.writing import atomic
 
-if TYPE_CHECKING:
-    from omnivox.train.nano import NanoTraining
-
 UNITS = "units.safetensors"
 
-def begin(training: NanoTraining, model: str | Path) -> None:
+def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tensor, model: str | Path) -> None:
     """Write the checkpoints of a work folder that has none.
 
+    words, sounds: the domain's tokens, and the embeddings [V, D] that the LLM reads for them.
     Raises ConfigError where the model's sizes or words are not the recipe's, or its units are missing; DataError where
     there is a run already.
     """
-    loaded, recipe = load_checkpoint(model), training.recipe
+    loaded = load_checkpoint(model)
     config, vocoder = loaded.config, loaded.vocoder
     _same("encoder", config.encoder, recipe.encoder.encoder)
     _same("adaptor", config.adaptor, recipe.adaptor)
     _same("speech decoder", config.speech_decoder, recipe.speech_decoder)
-    if loaded.tokenizer is None or loaded.tokenizer.get_vocab() != training.tokenizer.get_vocab():
+    if loaded.tokenizer is None or loaded.tokenizer.get_vocab() != words:
         raise ConfigError(f"{model}: its words are not those that the domain has now; train it from nothing")
     if not isinstance(vocoder, SourceFilter) or (vocoder.units, vocoder.frame_samples) != (
             recipe.vocoder.units, recipe.vocoder.frame_samples):
@@ -46,7 +46,7 @@ def begin(training: NanoTraining, model: str | Path) -> None:
     if not (units := find_model(model) / UNITS).exists():
         raise ConfigError(f"{units}: missing, and what the model's units stand for cannot be told without it")
     torch.manual_seed(recipe.seed)
-    recogniser = Recogniser(recipe.encoder, recipe.adaptor, training.sounds, training.tokenizer.vocab[BLANK])
+    recogniser = Recogniser(recipe.encoder, recipe.adaptor, sounds, words[BLANK])
     recogniser.encoder, recogniser.adaptor = loaded.model.encoder, loaded.model.adaptor
     runs: list[tuple[str, dict[str, nn.Module], Any, bool]] = [
         ("language", {"llm": loaded.model.llm}, recipe.language, True),
@@ -54,16 +54,16 @@ def begin(training: NanoTraining, model: str | Path) -> None:
         ("vocoder", {"vocoder": vocoder}, recipe.vocoder_training, False),
         ("stage2", {"speech_decoder": loaded.model.speech_decoder}, recipe.stage2, False)]
     for name, *_ in runs:
-        if (path := training.work / name / "checkpoint.pt").exists():
+        if (path := work / name / "checkpoint.pt").exists():
             raise DataError(f"{path}: the folder holds a run already; expected an empty one to begin in")
     for part in (loaded.model, vocoder):
         part.requires_grad_(True)
     loaded.model.llm.get_input_embeddings().requires_grad_(False)
     for name, modules, settings, done in runs:
-        run = Run(training.work / name, modules, settings.schedule, settings)
+        run = Run(work / name, modules, settings.schedule, settings)
         run.step = settings.schedule.steps if done else 0
         run.save()
-    with atomic(training.work / UNITS) as path:
+    with atomic(work / UNITS) as path:
         copyfile(units, path)
 
 

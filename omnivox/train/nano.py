@@ -116,7 +116,7 @@ class NanoTraining:
 
     def begin(self) -> None:
         """Take all weights from a finished model, to go on from."""
-        begin(self, self.model)
+        begin(self.work, self.recipe, self.tokenizer.get_vocab(), self.sounds, self.model)
 
     def encoder(self) -> None:
         """Train the speech encoder, and the adaptor behind it, on all that is spoken in many voices."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn
+
+from omnivox.progress import bars
 
 
 class Bar:
     """One bar: what is done, how long it took and will take, and the last loss."""
 
     def __init__(self, name: str, total: int, done: int = 0, shown: bool = True) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
-        self._progress = Progress(*columns, disable=not shown)
+        self._progress = bars(TextColumn("{task.fields[loss]}"), shown=shown)
         self._task = self._progress.add_task(name, total=total, completed=done, loss="")
 
     def show(self, done: int, loss: float | None = None) -> None:

@@ -34,7 +34,7 @@ class TrainingSettings:
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of products; weights that learn and sums are float32
     parallel: Parallel = "auto"
     pool: int = 16  # batches that are sorted by length together
-    max_bad: int = 100  # rows that may be left out
+    max_bad: int = 100  # rows that may be left out, over all processes
     skip: tuple[int, ...] = ()  # steps whose update is left out
     held_rows: int = 64  # kept out of training where no other data is named for the held-out loss
     samples: int = 3  # spoken answers at each evaluation

@@ -52,7 +52,8 @@ class SpokenPrompts:
         """Right-padded embeddings [B, T, D], labels [B, T] (−100 on prompts and padding), and prompt lengths."""
         k = self.adaptor.config.k
         data, length = pad([row[: max(k, len(row) // k * k)] for row in frames])
-        return self.join(*self.adaptor(data, length), tasks, targets)
+        speech, positions = self.adaptor(data, length)
+        return self.join(speech, positions, tasks, targets)
 
     def join(self, speech: Tensor, positions: Tensor, tasks: Sequence[str], targets: Sequence[Sequence[int]]
              ) -> tuple[Tensor, Tensor, list[int]]:

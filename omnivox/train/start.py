@@ -19,10 +19,12 @@ from omnivox.train.chat import chat_prompt
 from omnivox.train.settings import TrainRecipe
 
 
-def start(recipe: TrainRecipe, dtype: torch.dtype = torch.float32) -> Loaded:
-    """A model of the recipe's LLM and encoder, in `dtype`, on the CPU; adaptor and speech decoder are random, the same
-    for the same seed. Raises CheckpointError and ConfigError naming what cannot be read or does not fit."""
-    llm, tokenizer = read_llm(recipe.llm, dtype)
+def start(recipe: TrainRecipe, dtype: torch.dtype | None = torch.float32) -> Loaded:
+    """A model of the recipe's LLM and encoder, on the CPU; adaptor and speech decoder are random, the same for the same
+    seed. dtype: of all of it; None reads the LLM as its files have it, the rest in float32. Raises CheckpointError and
+    ConfigError naming what cannot be read or does not fit."""
+    llm, tokenizer = read_llm(recipe.llm, dtype or "auto")
+    dtype = dtype or torch.float32
     place = Path(recipe.whisper)
     encoder, tensors = load_whisper(place if place.exists() else find_folder(recipe.whisper))
     width = llm.get_input_embeddings().weight.shape[1]
@@ -40,7 +42,7 @@ def start(recipe: TrainRecipe, dtype: torch.dtype = torch.float32) -> Loaded:
     return Loaded(model, tokenizer, None, chat_prompt(tokenizer, llm.config, recipe.system, recipe.instruction))
 
 
-def read_llm(name: str, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
+def read_llm(name: str, dtype: torch.dtype | str) -> tuple[Any, PreTrainedTokenizerBase]:
     """A causal LM and its tokenizer, of a folder or of the hub."""
     folder = find_folder(name)
     read_json(folder / "config.json")

@@ -57,13 +57,14 @@ class OmniTraining:
         """Train adaptor and LLM; gives the checkpoint."""
         recipe, out = self.recipe, self.work / "stage1"
         settings = recipe.stage1
-        frozen = torch.bfloat16 if settings.precision == "bfloat16" and settings.parallel != "fsdp2" else torch.float32
-        loaded = start(recipe, torch.float32 if settings.tune == "full" else frozen)
+        frozen = _stored(settings) or torch.float32
+        shared = settings.parallel in ("fsdp2", "deepspeed")  # each process reads all, and keeps a part in float32
+        loaded = start(recipe, frozen if settings.tune != "full" else None if shared else torch.float32)
         told, held = (self._examples(data, loaded, settings.max_positions) for data in self._split(settings))
         module = train(answering_task(loaded, told, held, settings), settings, out, recipe)
         weights = whole_weights(module)
         if _main() and not (out / "model").exists():
-            whole = start(recipe, torch.float32 if settings.tune == "full" else frozen)
+            whole = start(recipe, frozen)
             answering = Answering(whole.model, settings)
             _take(answering, weights)
             whole.model.adaptor, whole.model.llm = answering.merged()

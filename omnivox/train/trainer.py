@@ -105,19 +105,10 @@ class _Training:
         self.micros = len(self.share.of(range(settings.batch)))
         self.steps = settings.steps or self.batches.per_epoch * settings.epochs
         torch.manual_seed(settings.seed)
-        self.module = processes.prepare(task.module, task.blocks)
-        self.optimiser = _optimiser(self.module, settings)
-        if processes.deepspeed:
-            self.module, self.optimiser = self._with_deepspeed()
+        module = processes.prepare(task.module, task.blocks)
+        self.module, self.optimiser = processes.with_optimiser(module, _optimiser(module, settings))
         self.step, self.bad = 0, dict[str, str]()
         self.signals = Signals()
-
-    def _with_deepspeed(self) -> tuple[nn.Module, torch.optim.Optimizer]:
-        plugin = self.processes.accelerator.state.deepspeed_plugin
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = self.settings.micro_batch
-        plugin.deepspeed_config["gradient_accumulation_steps"] = self.micros
-        module, optimiser = self.processes.accelerator.prepare(self.module, self.optimiser)
-        return module, optimiser
 
     def run(self) -> nn.Module:
         """To the end."""
@@ -130,8 +121,8 @@ class _Training:
             with self.signals, Bar(self.folder.name, self.steps, self.step, self.processes.main) as bar:
                 self._loop(bar)
         finally:
-            if self.settings.trackers:
-                accelerator.end_training()
+            for tracker in accelerator.trackers:  # end_training would also end what the processes talk through
+                tracker.finish()
         return self.module
 
     def _loop(self, bar: Bar) -> None:
@@ -143,7 +134,7 @@ class _Training:
             for name, value in self._update(batches, total).items():
                 sums[name] = sums.get(name, 0.0) + value
             self.step += 1
-            if self.step % settings.log_every == 0 or self.step == self.steps:
+            if sums and (self.step % settings.log_every == 0 or self.step == self.steps):
                 means = _means(sums)
                 took = time.monotonic() - since
                 self._log(**means, lr=self._lr(self.step - 1), targets_per_second=round(sums["loss_of"] / took, 1),
@@ -172,21 +163,23 @@ class _Training:
         """This process's micro-batches of the step; what went wrong, to be told to the others first."""
         try:
             batches = [next(micros) for _ in range(self.micros)]
-            for batch in batches:
-                self.bad |= dict(batch.bad)
-            if len(self.bad) > self.settings.max_bad:
-                name, why = next(iter(self.bad.items()))
-                raise DataError(f"{len(self.bad)} rows cannot be used, more than max_bad allows "
-                                f"({self.settings.max_bad}); the first, row {name}: {why}")
         except (DataError, OSError, RuntimeError, ValueError) as error:
             return [], error
         return batches, None
 
     def _agree(self, batches: list[Any], failure: Exception | None) -> float:
         """Targets of the step over all processes. Where one was stopped or failed, all keep the state and end."""
+        bad = {name: why for batch in batches for name, why in batch.bad if name not in self.bad}
         counts = [float(sum(batch.count for batch in batches)), float(self.signals.name is not None),
-                  float(failure is not None)]
-        total, stopped, failed = self.processes.total(counts)
+                  float(failure is not None), float(len(bad))]
+        total, stopped, failed, worse = self.processes.total(counts)
+        if worse:
+            self.bad |= self.processes.together(bad)
+            if not failed and len(self.bad) > self.settings.max_bad:
+                name, why = next(iter(self.bad.items()))
+                failed, failure = 1.0, DataError(
+                    f"{len(self.bad)} rows cannot be used, more than max_bad allows ({self.settings.max_bad}); the "
+                    f"first, row {name}: {why}")
         if stopped or failed:
             self._save()
         if failed:
@@ -201,18 +194,15 @@ class _Training:
     def _update(self, batches: list[Any], total: float) -> dict[str, float]:
         """One step of the optimiser; sums over all processes."""
         processes, settings, sums = self.processes, self.settings, dict[str, float]()
-        scale = processes.world / total * (self.micros if processes.deepspeed else 1)  # undoes the mean of gradients
+        if self.step in settings.skip:
+            return sums
+        scale = processes.world / total  # undoes the mean of gradients
         _seed(settings.seed, self.step, processes.rank)
         self.module.train()
         for number, batch in enumerate(batches):
             with processes.only_last(self.module, number == len(batches) - 1):
-                with processes.autocast():
-                    found = self.module(batch.to(processes.device))
-                loss = found["loss"] * scale
-                if processes.deepspeed:
-                    processes.accelerator.backward(loss)
-                else:
-                    loss.backward()
+                found = self.module(batch.to(processes.device))
+                processes.backward(self.module, found["loss"] * scale)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             sums["loss_of"] = sums.get("loss_of", 0.0) + batch.count
@@ -222,26 +212,18 @@ class _Training:
         return sums
 
     def _apply(self, sums: dict[str, float], batches: list[Any]) -> None:
-        if self.processes.deepspeed:  # stepped by the engine
-            return
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr(self.step)
-        learnt = [p for group in self.optimiser.param_groups for p in group["params"]]
-        norm = float(_whole(torch.nn.utils.clip_grad_norm_(learnt, self.settings.clip)))
-        finite = math.isfinite(sums["loss"]) and math.isfinite(norm)
-        if self.step in self.settings.skip:
-            sums.update({"loss": 0.0, "loss_of": 1e-9} if not finite else {})
-        elif not finite:
-            self.optimiser.zero_grad(set_to_none=True)
+        norm = math.nan
+        if math.isfinite(sums["loss"]):
+            norm = self.processes.apply(self.module, self.optimiser, self.settings.clip)
+        if not math.isfinite(norm):
             self._save()
             rows = ", ".join(name for batch in batches for name in batch.names[:4])
             raise DataError(f"{self.folder}: step {self.step} has the loss {sums['loss'] / sums['loss_of']:.3g} and a "
                             f"gradient of norm {norm:.3g}, among the rows {rows}; it was not applied, and the state "
                             f"before it is kept. Go on with a lower learning rate (--set stage1.lr=...), or leave the "
                             f"step out (--set stage1.skip={self.step})")
-        else:
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
 
     def _lr(self, step: int) -> float:
         return learning_rate(self.settings, step, self.steps)
@@ -257,16 +239,14 @@ class _Training:
         if self.task.held is not None:
             sums = dict[str, float]()
             for batch in self.task.held():  # on every process alike: few rows, and sharded layers need all of them
-                with self.processes.autocast():
-                    found = self.module(batch.to(self.processes.device))
+                found = self.module(batch.to(self.processes.device))
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                 sums["loss_of"] = sums.get("loss_of", 0.0) + batch.count
             if sums:
                 self._log(**{f"held_{name}": value for name, value in _means(sums).items()})
         if self.task.show and self.settings.samples:
-            with self.processes.autocast():
-                self.task.show(self.folder / "samples" / f"step-{self.step:08}")
+            self.task.show(self.folder / "samples" / f"step-{self.step:08}")
 
     def _log(self, **values: float) -> None:
         if self.processes.main:
@@ -311,11 +291,6 @@ def _means(sums: dict[str, float]) -> dict[str, float]:
     """Each sum over its own base, or over the loss's."""
     return {name: round(value / max(1e-9, sums.get(f"{name}_of", sums["loss_of"])), 6)
             for name, value in sums.items() if not name.endswith("_of")}
-
-
-def _whole(norm: Tensor) -> Tensor:
-    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole
 
 
 def _seed(*parts: int) -> None:

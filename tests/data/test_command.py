@@ -28,7 +28,7 @@ OF_SOURCES = {"--out", "--limit", "--turns", "--licence", "--split", "--config",
 OF_LLM = {"--llm", "--llm-model", "--llm-key", "--temperature", "--concurrency", "--timeout", "--tries", "--price-in",
           "--price-out", "--yes", "--dry-run", "--language", "--words", "--seed", "--device"}
 OF_VOICES = {"--question-voices", "--answer-voice", "--female-voices", "--male-voices", "--answer-name", "--tts-url",
-             "--tts-model", "--tts-key", "--seed", "--device", "--ray", "--gpus"}
+             "--tts-model", "--tts-key", "--tts-concurrency", "--seed", "--device", "--ray", "--gpus"}
 OF_UNITS = {"--quantiser", "--centres", "--layer", "--device", "--ray", "--gpus"}
 OF_FILTER = {"--recogniser", "--question-wer", "--answer-wer", "--upsample", "--tokenizer", "--language",
              "--device", "--ray", "--gpus"}
@@ -82,8 +82,8 @@ def test_help_has_examples_that_parse(command: str) -> None:
 def test_stages_one_by_one_by_rules(tmp_path: Path) -> None:
     build = tmp_path / "b"
     assert "sources: 12 rows\n" in well("sources", SAMPLE, "--out", build, "--licence", "CC0-1.0")
-    assert "rewrite: 11 rows, 1 left out" in well("rewrite", build, "--fillers", 0)
-    assert "answer: 10 rows, 1 left out" in well("answer", build)
+    assert "rewrite: 11 rows, 1 left out (link 1; each with its row: " in well("rewrite", build, "--fillers", 0)
+    assert "answer: 10 rows, 1 left out (code 1; " in well("answer", build)
     said = {row.turns[0].question: row.turns[0].answer for row in rows(build, "answer")}
     assert said["Convert to kilometres: ten miles."] == "ten miles are about sixteen point one kilometres."
     assert said["Name three ways to save water at home."].startswith("Take shorter showers")
@@ -108,7 +108,8 @@ def test_other_flags_than_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("flags", "said"), [
     (("--llm", "gpt"), "--llm: found 'gpt'; expected rules, local, or the URL"),
     (("--llm", "http://127.0.0.1:9/v1"), "--llm-model: is missing"), (("--fillers", "2"), "--fillers"),
-    (("--language", "German"), "the rules know English")])
+    (("--language", "German"), "the rules know English"),
+    (("--llm-model", "llama"), "--llm-model: found 'llama', but rules write the texts; expected --llm local or --llm")])
 def test_flags_that_make_no_sense(flags: tuple[str, ...], said: str, tmp_path: Path) -> None:
     well("sources", SAMPLE, "--out", tmp_path)
     refused(call("rewrite", tmp_path, *flags), said)
@@ -127,11 +128,36 @@ def test_nothing_is_paid_before_the_estimate_is_agreed_to(tmp_path: Path) -> Non
         well("rewrite", tmp_path, *flags, "--yes")
         assert sum(served.asked.values()) == 12
         assert "answer: 12 calls" in well("answer", tmp_path, *flags, "--dry-run")
-        assert "no endpoint will be called" in well("rewrite", tmp_path, *flags, "--dry-run")
+        assert "no model will be asked" in well("rewrite", tmp_path, *flags, "--dry-run")
         shutil.rmtree(tmp_path / "rewrite")
         told = well("rewrite", tmp_path, *flags)  # all is in the cache: there is nothing to agree to
         assert "rewrite: 0 calls (12 more are in the cache)" in told
         assert sum(served.asked.values()) == 12
+
+
+def test_a_stage_that_leaves_nothing_ends_the_build_and_says_why(tmp_path: Path) -> None:
+    """Questions without answers, and rules: there would be an empty data set at the end."""
+    source = tmp_path / "q.jsonl"
+    source.write_text('{"instruction": "What is rain?"}\n{"instruction": "What is tea?"}\n')
+    for _ in range(2):
+        refused(call("build", source, "--out", tmp_path / "b", "--question-voices", "flite:slt"),
+                "answer: 0 rows, 2 left out (unanswered 2; ",
+                "answer: no row is left; the first was left out because: unanswered: the source has no answer",
+                "--placeholders")
+    assert not (tmp_path / "b" / "speak").exists()
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (("--centres", "km.bin"), "--centres: found km.bin, but no --quantiser"),
+    (("--answer-wer", "0.3"), "--answer-wer: found 0.3, but nobody listens"),
+    (("--gpus", "1"), "--gpus: found 1, but no --ray"),
+    (("--question-voices", "flite:slt", "--female-voices", "flite:slt"), "--female-voices, --male-voices: found flite"),
+    (("--tts-url", "http://127.0.0.1:9/v1"), "--tts-url: found")])
+def test_flags_that_nobody_would_use_are_refused(flags: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    refused(call("build", SAMPLE, "--out", tmp_path, *flags), said)
+    assert not (tmp_path / "rewrite").exists()
 
 
 def test_an_endpoint_that_is_down_is_the_machines_fault(tmp_path: Path) -> None:
@@ -163,6 +189,7 @@ def whole(source: Path, build: Path, *flags: str | float) -> list[Any]:
     result = call("build", source, "--out", build, "--quantiser", units, *flags)
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
     assert result.stdout.strip() == str(build / "write")
+    assert "word error rates: not measured, for there was no --recogniser" in result.stderr
     found = rows(build, "write")
     left = [one["id"] for stage in ("sources", "rewrite", "answer", "speak", "quantise", "filter", "write")
             for one in StageFolder(build, stage).rejections()]

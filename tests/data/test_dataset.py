@@ -77,6 +77,13 @@ def test_a_folder_of_parquet_alone_will_do(folder: Path) -> None:
     assert data.units is None
 
 
+def test_a_file_without_rows_holds_nothing(folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+    empty = pq.read_table(folder / "data" / "train-00000003.parquet").slice(0, 0)
+    pq.write_table(empty, folder / "data" / "train-00000003.parquet")
+    assert len(SpokenDataset(folder)) == 5
+
+
 # -- what may be wrong ------------------------------------------------------------------------------------------------
 
 def rewritten(file: Path, row: int, **changes: object) -> None:

@@ -226,6 +226,41 @@ def test_a_row_that_the_server_fails_on_is_rejected_while_others_go_on(tmp_path:
         assert reasons(tmp_path) == [("r2", "endpoint: no answer after 4 tries (500 try later)")]
 
 
+def poisoned(code: int, *words: str) -> Fault:
+    """What holds one of the words fails, always."""
+    def fault(handler: Handler, body: dict[str, Any]) -> bool:
+        text = body["messages"][0]["content"]
+        return any(word in text for word in words) and status(code)(handler, body)
+
+    return fault
+
+
+@pytest.mark.parametrize(("code", "words"), [(500, ["about salt"]), (400, ["about salt", "about tea", "about ice"])])
+def test_rows_that_fail_are_rejected_when_they_are_all_that_is_left_to_ask(
+        code: int, words: list[str], tmp_path: Path) -> None:
+    """After a kill only they may be missing: nobody else is there to show that the endpoint answers."""
+    bad = [row for row in ROWS if any(word in row.turns[0].instruction for word in words)]
+    good = [row for row in ROWS if row not in bad]
+    build = source(tmp_path / "b", [*good, *bad])
+    with serving(fault=poisoned(code, *words)) as served:
+        rewrite(source(tmp_path / "before", good), served)
+        (build / "cache").symlink_to(tmp_path / "before" / "cache")
+        served.asked.clear()
+        assert len(rewrite(build, served)) == len(good)
+        assert {reason.partition(":")[0] for _, reason in reasons(build)} == {"endpoint"}
+        assert [name for name, _ in reasons(build)] == [row.id for row in bad]
+        assert served.times("How are you?") == 1  # asked to tell a bad row from a bad endpoint
+
+
+def test_a_row_that_fails_where_nothing_is_answered_is_not_rejected(tmp_path: Path) -> None:
+    build = source(tmp_path, ROWS[:1])
+    with serving(fault=status(500)) as served:
+        with pytest.raises(ConnectionError, match="no answer after 4 tries"):
+            rewrite(build, served)
+        served.fault = None
+        assert len(rewrite(build, served)) == 1
+
+
 def test_a_closed_door_is_a_setting(tmp_path: Path) -> None:
     with serving(fault=status(401)) as served, pytest.raises(ConfigError, match=r"401 try later; check the URL, the"):
         rewrite(source(tmp_path, ROWS), served)
@@ -343,6 +378,8 @@ def test_it_travels_to_other_processes_without_its_connections() -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), [({"url": "localhost:8000"}, "endpoint URL: found 'localhost:8000'"),
+                                              ({"url": "http://h:80a/v1"}, "found 'http://h:80a/v1' .Invalid port"),
+                                              ({"url": "http://"}, "endpoint URL: found 'http://'; expected"),
                                               ({"tries": 0}, "tries: found 0"), ({"timeout": 0}, "timeout: found 0")])
 def test_settings_that_make_no_sense(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

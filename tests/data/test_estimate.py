@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omnivox.data.cache import Reply, ReplyCache, digest
 from omnivox.data.endpoint import Endpoint, EndpointSettings
 from omnivox.data.estimate import Rates, duration, estimate
 from omnivox.data.llm import Request
+from omnivox.data.local import LocalLLM, LocalSettings
 from omnivox.data.manifest import StageFolder
 from omnivox.data.prompts import REWRITE_SCHEMA
 from omnivox.data.records import Row, Turn
@@ -33,6 +35,21 @@ def test_tokens_cost_and_time(tmp_path: Path) -> None:
     assert found.cost == pytest.approx((found.tokens_in + 10 * found.tokens_out) / 1e6)
     each = found.tokens_out / len(ROWS)
     assert found.seconds == pytest.approx(2 * (1 + each / 10), rel=0.01)  # eight calls, four at once
+
+
+def test_what_the_time_rests_on_is_said(tmp_path: Path) -> None:
+    with ReplyCache(tmp_path) as cache:
+        told = str(estimate(STAGE, ROWS, cache, Rates(1.0, 10.0, speed=10.0, concurrency=4)))
+        assert re.fullmatch(r"rewrite: 8 calls \(0 more are in the cache\), about [\d,]+ tokens in and \d+ out, cost "
+                            r"0\.\d\d, about \d+ seconds if each of 4 at once makes 10 tokens a second", told)
+        assert " if " not in str(estimate(STAGE, [], cache, Rates()))
+
+
+def test_a_model_of_this_machine_costs_time_and_no_money(tmp_path: Path) -> None:
+    local = LocalLLM(LocalSettings("some/model", batch=2))
+    [found] = estimates([RewriteByLLM(RewriteSettings(), local)], source(tmp_path, ROWS), Rates(9.0, 9.0))
+    assert (found.calls, found.cost) == (len(ROWS), 0.0)
+    assert "if each of 2 at once makes" in str(found)
 
 
 def test_what_is_cached_or_asked_twice_costs_nothing(tmp_path: Path) -> None:

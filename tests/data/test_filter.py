@@ -15,9 +15,17 @@ import torch
 from torch import Tensor
 
 from omnivox.data.filter import FilterSettings, FilterStage, clipped, silent
-from omnivox.data.recognise import FasterWhisper, Pocketsphinx, Whisper, recogniser, word_error_rate
+from omnivox.data.recognise import (
+    FasterWhisper,
+    Pocketsphinx,
+    Whisper,
+    language_code,
+    recogniser,
+    word_error_rate,
+)
 from omnivox.data.records import Rejected, Row
 from omnivox.data.speak import SpeakStage, write_flac
+from omnivox.data.spoken import filter_stage
 from omnivox.data.voices import speaker
 from omnivox.errors import ConfigError
 from tests.data.speaking import ANSWERING, ASKING, rows
@@ -121,6 +129,7 @@ class Parrot:
     """Takes every answer for nonsense, every question for what it is."""
 
     max_wer = 0.3
+    auditions = 0
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -149,6 +158,67 @@ def test_speech_that_is_not_understood(good: list[Row], tmp_path: Path) -> None:
     assert "question_wer" not in out.scores  # it could not judge
 
 
+class Patriot(Parrot):
+    """Takes what one voice says for nonsense, and what another says but for the first clip."""
+
+    auditions = 3
+
+    def __init__(self, foreign: str) -> None:
+        super().__init__()
+        self.foreign, self.calls = foreign, 0
+
+    def errors(self, texts: Sequence[str], waves: Sequence[Tensor]) -> list[float | None]:
+        self.calls += 1
+        return [1.0 if self.foreign in text or "number a" in text else 0.1 for text in texts]
+
+
+def test_a_voice_that_is_not_understood_is_not_judged(good: list[Row], tmp_path: Path) -> None:
+    """Its word error rates would tell of the recogniser; a bad clip of a voice that is understood goes."""
+    for answer_is_foreign in (False, True):
+        judge = Patriot("It is" if answer_is_foreign else "nothing")
+        stage = FilterStage(recogniser=judge)
+        some = [changed(row, question_audio=replace(row.turns[0].question_audio, voice="f1")) for row in good]
+        stage.begin(tmp_path, some)
+        assert judge.calls == 2 * 3
+        out = list(pickle.loads(pickle.dumps(stage)).apply(some, tmp_path))
+        assert out[0] == Rejected("wer: question, 1.00; expected 0.30 at most")
+        for row in out[1:]:
+            assert isinstance(row, Row)
+            assert row.scores["question_wer"] == 0.1
+            assert row.scores.get("answer_wer") == (None if answer_is_foreign else 0.1)
+        judge.calls = 0
+        list(stage.apply(some, tmp_path))
+        assert judge.calls == (3 if answer_is_foreign else 6)  # what was heard before is not heard again
+
+
+def test_a_limit_for_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--answer-wer: found 0\.2, but nobody listens; expected a --recogniser"):
+        filter_stage(FilterSettings(answer_wer=0.2), "none", "cpu", "English")
+    assert filter_stage(FilterSettings(), "none", "cpu", "Klingon").recogniser is None
+    with pytest.raises(ConfigError, match="--language: found 'Klingon'; a recogniser expects one that Whisper knows"):
+        filter_stage(FilterSettings(), "whisper:some/model", "cpu", "Klingon")
+    with pytest.raises(ConfigError, match="pocketsphinx: knows English, not 'de'"):
+        recogniser("pocketsphinx", language="de")
+    found = filter_stage(FilterSettings(), "whisper:some/model", "cpu", "German").recogniser
+    assert found == Whisper("some/model", language="de")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("pocketsphinx", "pocketsphinx"), ("faster-whisper", "faster_whisper")])
+def test_a_recogniser_that_is_missing_is_told_before_anything_is_spoken(
+        kind: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivox.data.spoken.find_spec", lambda name: None if name == package else object())
+    with pytest.raises(ConfigError, match=f"--recogniser {kind}: its Python package is missing; .* pip install {kind}"):
+        filter_stage(FilterSettings(), kind, "cpu", "English")
+
+
+def test_word_error_rates_of_other_languages() -> None:
+    assert word_error_rate("Wie spät ist es, bitte?", "wie spät ist es bitte", "de") == 0
+    assert word_error_rate("Wie spät ist es?", "wie alt ist es", "de") == 0.25
+    assert word_error_rate("\u4eca\u5929\u5f88\u597d\u3002", "\u4eca\u5929\u4e0d\u597d", "zh") == 0.25  # by letters
+    assert language_code("Chinese") == "zh"
+    assert language_code("de") == "de"
+
+
 def test_word_error_rates_do_not_count_spelling() -> None:
     assert word_error_rate("It's twenty-one degrees, isn't it?", "it is 21 degrees is not it") == 0
     assert word_error_rate("one two three four", "one two three") == pytest.approx(0, abs=1)  # numbers are joined
@@ -164,6 +234,7 @@ def test_pocketsphinx_tells_speech_from_noise() -> None:
     text = "the capital of france is paris"
     judge = recogniser("pocketsphinx")
     assert isinstance(judge, Pocketsphinx)
+    assert judge.auditions
     judge.begin([text, "ten plus sixteen is twenty six", "zyxgloop the cat"])
     judge = pickle.loads(pickle.dumps(judge))
     wave = torch.from_numpy(speaker("flite:rms").speak(text, "flite:rms", None))

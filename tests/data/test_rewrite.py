@@ -31,6 +31,8 @@ def answered(turn: Turn, **settings: object) -> str | Rejected:
 
 def test_an_instruction_becomes_speech() -> None:
     assert rewritten("List 3 uses of C++, e.g. games") == "List three uses of C plus plus, for example games."
+    assert rewritten("how do I peel 2 onions") == "how do I peel two onions?"
+    assert rewritten("When you peel onions, do not cry") == "When you peel onions, do not cry."
 
 
 @pytest.mark.parametrize(("text", "why"), [
@@ -63,6 +65,8 @@ def test_fillers_keep_names_and_greetings() -> None:
     assert with_filler("I am cold.", rng).endswith(" I am cold.")
     assert with_filler("Paris is where?", rng).endswith(" Paris is where?")
     assert with_filler("What's rain?", rng).endswith(" what's rain?")
+    assert with_filler("As a chef, describe it.", rng).endswith(" as a chef, describe it.")
+    assert with_filler("I'm cold.", rng).endswith(" I'm cold.")
     assert with_filler("Hi, who are you?", rng) == "Hi, um, who are you?"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_a_name_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match=r"some/thing: no local file or folder, and no data set .*it is not there"):
         rows(tmp_path, "some/thing")
 
+    def breaks_off() -> Iterator[dict[str, str]]:
+        yield {"question": "What?"}
+        raise RuntimeError("the line went dead")
+
+    monkeypatch.setattr(datasets, "load_dataset",
+                        lambda *_, **__: datasets.IterableDataset.from_generator(breaks_off))
+    with pytest.raises(DataError, match=r"some/thing: cannot be read after record 1 \(.*the line went dead\)"):
+        rows(tmp_path, "some/thing")
+
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     written(tmp_path / "f" / "b.jsonl", [{"question": "b"}])
@@ -140,6 +150,27 @@ def test_plain_questions_and_answers(record: dict[str, Any], tmp_path: Path) -> 
     assert rows(tmp_path, written(tmp_path / "p.jsonl", [record]))[0].turns == (Turn("What?", reference="That."),)
 
 
+def test_files_of_one_name_are_not_one_source(tmp_path: Path) -> None:
+    """Rows are spoken into files that are called by their ids: the same question twice may have two answers."""
+    same = [written(tmp_path / folder / "train.jsonl", [{"question": "What?", "answer": folder}]) for folder in "ab"]
+    found = rows(tmp_path, *same)
+    assert [row.turns[0].reference for row in found] == ["a", "b"]
+    assert len({row.id for row in found}) == 2
+    assert [row.source for row in found] == [str(path) for path in same]
+    assert rows(tmp_path / "one", same[0])[0].source == "train.jsonl"
+
+
+def test_a_run_that_found_nothing_of_use_is_no_hindrance(tmp_path: Path) -> None:
+    path = written(tmp_path / "c.jsonl", [{"colour": "red"}] * 3)
+    for _ in range(2):
+        with pytest.raises(DataError, match="holds no row of use"):
+            rows(tmp_path, path, shard_rows=1)
+    written(path, [{"question": "What?"}])
+    assert len(rows(tmp_path, path, shard_rows=2)) == 1
+    assert sorted(file.name for file in (tmp_path / "build" / "sources").glob("shard-*")) == [
+        "shard-00000.jsonl", "shard-00000.rejected"]
+
+
 # -- published speech -------------------------------------------------------------------------------------------------
 
 def test_units_of_another_tokenizer_are_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -149,6 +180,10 @@ def test_units_of_another_tokenizer_are_refused_with_a_way_out(tmp_path: Path) -
     for words in ["instruct_en.json:1", "found 3 units up to 6559", "CosyVoice", "--reextract", "'quantise'"]:
         assert words in str(error.value)
     assert not list((tmp_path / "build" / "sources").glob("shard-*"))
+    late = written(tmp_path / "late.json", [{"question": "fine"}, SPEECH])
+    with pytest.raises(DataError, match=r"late\.json:2: unit: found 3"):
+        rows(tmp_path / "late", late, shard_rows=1)
+    assert len(rows(tmp_path / "late", late, shard_rows=1, reextract=True)) == 2  # the way out is open
 
 
 def test_published_conversations_are_speech_already(tmp_path: Path) -> None:

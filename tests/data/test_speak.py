@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import shutil
+import subprocess
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -20,9 +22,10 @@ from transformers import VitsConfig, VitsModel, VitsTokenizer
 from omnivox.data.records import Clip, Rejected, Row
 from omnivox.data.speak import SpeakStage
 from omnivox.data.speaker import Voices, decoded
+from omnivox.data.spoken import VoiceSettings
 from omnivox.data.tts_server import SpeechServer
 from omnivox.data.vits import Vits, phonemised
-from omnivox.data.voices import OFFLINE, PROGRAMS, Offline, installed, speaker
+from omnivox.data.voices import OFFLINE, PROGRAMS, Offline, installed, plain_letters, speaker
 from omnivox.errors import CheckpointError, ConfigError, DataError
 from omnivox.nano.voices import Samples
 from tests.data.speaking import ANSWERING, ASKING, Hum, rows, serving, spoken, tone
@@ -129,6 +132,39 @@ def test_an_offline_engine_repeats_itself(label: str) -> None:
         made.speak("...", label, None)
 
 
+def test_letters_with_accents_are_spoken_as_letters() -> None:
+    """flite would spell the bytes: "Koldskal" takes it a second, with a ring on its a two."""
+    assert plain_letters("Crème brûlée, Flæskesteg — “it’s”") == 'Creme brulee, Flaeskesteg , "it\'s"'  # noqa: RUF001
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    voice = speaker("flite:rms")
+    assert np.array_equal(voice.speak("Koldskål", "flite:rms", None), voice.speak("Koldskal", "flite:rms", None))
+
+
+@pytest.mark.parametrize("label", ["flite:rms", "espeak:en-us", "festival:kal_diphone"])
+def test_an_engine_that_does_not_end_costs_the_row(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = PROGRAMS[label.partition(":")[0]]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    voice = speaker(label)
+
+    def hangs(command: list[str], **more: Any) -> None:
+        raise subprocess.TimeoutExpired(command, more["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(DataError, match=f"{label}: no end after 120 s of 'Hello'"):
+        voice.speak("Hello", label, None)
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"questions": "flite:slt", "female": ("flite:rms",)}, "--female-voices, --male-voices: found flite:rms, but"),
+    ({"answer": "flite:rms", "voice": "nova"}, "--answer-name: found nova, but 'flite:rms' is one voice by itself"),
+    ({"url": "http://127.0.0.1:1/v1"}, "--tts-url: found .* but neither --question-voices nor --answer-voice is")])
+def test_voices_that_nobody_would_use_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        VoiceSettings(**settings)
+
+
 def test_offline_voices_that_do_not_exist() -> None:
     for label in ("flite", "sam:tts", "espeak:"):
         with pytest.raises(ConfigError, match=r"voice: found .*; expected"):
@@ -183,6 +219,22 @@ def test_vits_speaks_the_same_for_the_same_seed(vits_folder: Path) -> None:
     others = [voice.speak("what is it?", "1", 3), voice.speak("what is it?", "0", 4), voice.speak("who is it?", "0", 3)]
     assert not any(np.array_equal(other, first) for other in others)
     assert pickle.loads(pickle.dumps(voice)) == voice
+
+
+def test_vits_that_reads_phonemes_is_given_them(vits_folder: Path, tmp_path: Path) -> None:
+    """As vits-ljs does: what is said hangs on the sounds of words alone, not on their letters."""
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    folder = Path(shutil.copytree(vits_folder, tmp_path / "vits"))
+    size = len(VitsTokenizer.from_pretrained(folder))
+    sounds = "_ " + "".join(sorted(set(phonemised("Their eyes see the sea; eight, ate.")) - {" "}))
+    assert len(sounds) <= size
+    (folder / "vocab.json").write_text(json.dumps({sound: i for i, sound in enumerate(sounds)}))
+    VitsTokenizer(str(folder / "vocab.json"), phonemize=True).save_pretrained(folder)
+    voice = speaker(f"vits:{folder}")
+    first = voice.speak("See eight.", "0", 1)
+    assert np.array_equal(voice.speak("Sea ate.", "0", 1), first)
+    assert not np.array_equal(voice.speak("Their eyes.", "0", 1), first)
 
 
 def test_vits_says_what_is_wrong(vits_folder: Path, tmp_path: Path) -> None:
@@ -269,7 +321,11 @@ def test_lasting_trouble_ends_the_stage_and_a_refusal_only_the_row(tmp_path: Pat
     with serving(lambda body, _: (500, {}, b"broken")) as (url, api):
         with pytest.raises(ConnectionError, match=r"no speech after 3 tries \(500 broken\); what was spoken is kept"):
             server(url, tries=3).speak("Hello", "nova", None)
-        assert len(api.bodies) == 3
+        assert len(api.bodies) == 4  # and a word, to tell a bad text from a bad server
+    with serving(lambda *_: (429, {"Retry-After": "86400"}, b"")) as (url, api):
+        with pytest.raises(ConnectionError, match="no speech after 1 tries"):
+            server(url).speak("Hello", "nova", None)
+        assert len(api.bodies) == 1
     with serving(lambda *_: (401, {}, b'{"error": {"message": "no such key"}}')) as (url, _), \
             pytest.raises(ConfigError, match="401 no such key; check the URL"):
         server(url).speak("Hello", "nova", None)
@@ -279,6 +335,14 @@ def test_lasting_trouble_ends_the_stage_and_a_refusal_only_the_row(tmp_path: Pat
     assert [isinstance(row, Rejected) for row in out] == [False, False, True, True, True]
     assert isinstance(out[4], Rejected)
     assert "400 too long for 'What is question very very very very" in out[4].reason
+
+
+def test_a_text_that_a_server_always_fails_on_costs_its_row_and_not_the_stage(tmp_path: Path) -> None:
+    with serving(lambda body, _: (500, {}, b"broken") if "very very" in body["input"] else spoken(body)) as (url, _):
+        out = list(SpeakStage(server(url, tries=2, longest=0.01), ANSWERING).apply(rows(3), tmp_path))
+    assert [isinstance(row, Rejected) for row in out] == [False, False, True]
+    assert isinstance(out[2], Rejected)
+    assert "no speech after 2 tries (500 broken) for 'What is question very very" in out[2].reason
 
 
 def test_a_server_s_speaker_travels_to_other_processes() -> None:
@@ -293,6 +357,8 @@ def test_a_server_s_speaker_travels_to_other_processes() -> None:
 def test_settings_of_a_server_that_make_no_sense() -> None:
     with pytest.raises(ConfigError, match="found 'localhost'; expected a URL"):
         server("localhost")
+    with pytest.raises(ConfigError, match=r"speech server: found 'http://h:80a' .Invalid port"):
+        server("http://h:80a")
     with pytest.raises(ConfigError, match="tries: found 0"):
         server("http://localhost", tries=0)
     with pytest.raises(ConfigError, match="needs its URL, a model and the names of its voices"):

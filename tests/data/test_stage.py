@@ -100,13 +100,14 @@ def test_a_finished_shard_is_not_made_again(build: Path) -> None:
     assert broken.closed == 1
     with pytest.raises(DataError, match="stopped before its end"):
         list(StageFolder(build, "rewrite").rows())
-    (build / "rewrite" / ".shard-00002.jsonl.x1.jsonl").write_text("half")  # as a kill leaves it
+    (build / "rewrite" / ".shard-00002.jsonl.ab12_xyz.jsonl").write_text("half")  # as a kill leaves it
+    (build / "rewrite" / ".keep").write_text("mine")
     again = Shout()
     manifest = run_stage(again, build, "sources")
     assert again.done == TEXTS[4:]
     assert again.seen == len(TEXTS)
     assert manifest.rows == 5
-    assert not list((build / "rewrite").glob(".*"))
+    assert [path.name for path in (build / "rewrite").glob(".*")] == [".keep"]
     third = Shout()
     assert run_stage(third, build, "sources") == manifest
     assert (third.done, third.closed) == ([], 0)
@@ -118,6 +119,30 @@ def test_other_settings_are_refused_by_name(build: Path) -> None:
     with pytest.raises(DataError, match=r"manifest\.json: mark was '!', now '\?' is asked for; expected the same, or"):
         run_stage(Shout("?"), build, "sources")
     assert contents(build) == before
+
+
+def test_what_a_stage_left_before_its_first_shard_is_not_taken_for_that_of_other_settings(build: Path) -> None:
+    """A stage that was killed in its first shard may have written much beside it."""
+    class Writes(Shout):
+        def apply(self, rows: Sequence[Row], build: Path) -> Iterator[Row | Rejected]:
+            for row in rows:
+                file = build / "rewrite" / "made" / row.id
+                file.parent.mkdir(exist_ok=True)
+                if not file.exists():
+                    file.write_text(self.mark)
+            yield from super().apply(rows, build)
+
+    made = build / "rewrite" / "made"
+    for mark, expected in [("!", "!"), ("!", "!"), ("?", "?")]:
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_stage(Writes(mark, fail="two"), build, "sources")
+        (made / "old").write_text(mark)
+        assert (made / "r0").read_text() == expected
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_stage(Writes("?", fail="two"), build, "sources")
+    assert (made / "old").exists()  # the same settings go on with it
+    run_stage(Writes("."), build, "sources")
+    assert {path.name: path.read_text() for path in made.iterdir()} == {f"r{i}": "." for i in range(len(TEXTS))}
 
 
 def test_another_input_is_refused(build: Path) -> None:
@@ -135,14 +160,20 @@ def test_the_stage_before_must_be_done(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_changed_shard_is_noticed(build: Path) -> None:
+@pytest.mark.parametrize("change", ["a word", "a line", "half a row", "bytes", "all"])
+def test_a_changed_shard_is_noticed(change: str, build: Path) -> None:
     shard = build / "sources" / "shard-00001.jsonl"
-    shard.write_text(shard.read_text().split("\n")[0] + "\n")
-    with pytest.raises(DataError, match=r"shard-00001\.jsonl: holds 1 rows, the manifest says 2"):
+    whole = shard.read_bytes()
+    new = {"a word": whole.replace(b"no three", b"no trees"), "a line": whole[:whole.index(b"\n") + 1],
+           "half a row": b'{"id":', "bytes": b"\xff" + whole}
+    shard.unlink()
+    if change in new:
+        shard.write_bytes(new[change])
+    said = "cannot be read" if change == "all" else r"was changed since it was written, .* remove .*sources and run"
+    with pytest.raises(DataError, match=rf"shard-00001\.jsonl: {said}"):
         list(StageFolder(build, "sources").rows())
-    shard.write_text('{"id":')
-    with pytest.raises(DataError, match=r"shard-00001\.jsonl:1: not JSON"):
-        list(StageFolder(build, "sources").rows())
+    with pytest.raises(DataError, match=rf"shard-00001\.jsonl: {said}"):
+        ShardTask(Shout(), build, "sources")(1)
 
 
 def test_two_builds_do_not_share_a_folder(build: Path) -> None:

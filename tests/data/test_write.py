@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from omnivox.data.card import PAPER, finish_dataset
+from omnivox.data.card import PAPER, Statistics, card, finish_dataset, markdown
 from omnivox.data.filter import FilterStage
 from omnivox.data.manifest import StageFolder
 from omnivox.data.quantise import QuantiseStage
@@ -100,7 +100,7 @@ def test_it_goes_on_where_it_was_killed(build: Path, tmp_path: Path) -> None:
     (copy / "write" / "data").mkdir(parents=True)
     for name in ("filter", "speak"):
         (copy / name).symlink_to(build / name)
-    left = copy / "write" / "data" / ".train-00000000.parquet.x.parquet"
+    left = copy / "write" / "data" / ".train-00000000.parquet.x1234567.parquet"
     left.write_bytes(b"half")
 
     class Killed(WriteStage):
@@ -138,10 +138,10 @@ def test_other_sound_is_made_flac_and_what_lacks_sound_is_left_out(tmp_path: Pat
 # -- the card ---------------------------------------------------------------------------------------------------------
 
 def test_the_card_counts_what_was_written(build: Path) -> None:
-    card = json.loads((build / "write" / "card.json").read_text())
+    found = json.loads((build / "write" / "card.json").read_text())
     kept = list(StageFolder(build, "write").rows())
     turns = [turn for row in kept for turn in row.turns]
-    figures = card["figures"]
+    figures = found["figures"]
     assert (figures["conversations"], figures["turns"]) == (7, 14)
     for side in ("question", "answer"):
         seconds = [soundfile.info(build / getattr(turn, f"{side}_audio").path).duration for turn in turns]
@@ -150,13 +150,34 @@ def test_the_card_counts_what_was_written(build: Path) -> None:
         assert figures[f"{side}_words"] == pytest.approx(
             sum(words(getattr(turn, side)) for turn in turns) / 14, abs=0.006)
     assert figures["answer_units"] == pytest.approx(sum(len(turn.units or ()) for turn in turns) / 14, abs=0.06)
-    assert card["paper"] == PAPER
-    assert card["voices"]["answer"] == {"one": 14}
-    assert Counter(card["voices"]["question"]) == Counter(
+    assert found["paper"] == PAPER
+    assert found["voices"]["answer"] == {"one": 14}
+    assert Counter(found["voices"]["question"]) == Counter(
         turn.question_audio.voice for turn in turns if turn.question_audio)
-    assert card["stages"]["speak"]["reasons"] == {"speech": 1}
-    assert card["stages"]["quantise"]["settings"]["units"] == 9
-    assert card["sources"] == [{"source": "made up | here", "licence": "CC0-1.0", "conversations": 7}]
+    assert found["stages"]["speak"]["reasons"] == {"speech": 1}
+    assert found["stages"]["quantise"]["settings"]["units"] == 9
+    assert found["sources"] == [{"source": "made up | here", "licence": "CC0-1.0", "conversations": 7}]
+    assert found["word_error_rates"] == {"question": {}, "answer": {}}
+
+
+def test_the_card_tells_who_was_understood() -> None:
+    def row(place: int, voice: str, **scores: float) -> Row:
+        [one] = rows(1, source=str(place))
+        return replace(one, scores=scores).with_turns([replace(
+            one.turns[0], question_audio=Clip("q", 2.0, voice), answer_audio=Clip("a", 3.0, "one"))])
+
+    statistics = Statistics()
+    for one in [row(0, "f1", question_wer=0.1, answer_wer=0.0), row(1, "f1", question_wer=0.2, answer_wer=0.3),
+                row(2, "m1", answer_wer=0.3)]:
+        statistics.add(one)
+    figures = statistics.figures()
+    assert {name: figures[name] for name in ("question_wer", "questions_judged", "answer_wer", "answers_judged")} == {
+        "question_wer": 0.15, "questions_judged": 2, "answer_wer": 0.2, "answers_judged": 3}
+    text = markdown(card(statistics, {}))
+    assert "| f1 | 2 | 0.15 |" in text
+    assert "| m1 | 1 | not judged |" in text
+    assert "were not measured" not in text
+    assert "without the answers' discrete units" in text
 
 
 def test_the_markdown_shows_the_paper_s_figures_beside(build: Path) -> None:
@@ -167,6 +188,8 @@ def test_the_markdown_shows_the_paper_s_figures_beside(build: Path) -> None:
     assert "| 553.6 |" in text
     assert "| made up \\| here | CC0-1.0 | 7 |" in text
     assert "| speak | 7 | 1 | speech 1 |" in text
+    assert "No recogniser listened: word error rates were not measured." in text
+    assert "with the answers' discrete units" in text
 
 
 def test_the_description_is_what_a_trainer_wants(build: Path) -> None:
@@ -180,8 +203,11 @@ def test_the_description_is_what_a_trainer_wants(build: Path) -> None:
 
 def test_the_page_can_be_listened_to_and_holds_no_code(build: Path) -> None:
     text = (build / "write" / "preview.html").read_text()
-    sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', text)
+    kept, left = text.split("<h1>Left out</h1>")
+    sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', kept)
     assert len(sounds) == 2 * 2 * 2
+    assert left.count("<article>") == 1
+    assert "<p>speak: speech: text &#x27;unspeakable &lt;b&gt;&#x27;: cannot be hummed</p>" in left
     first = next(StageFolder(build, "write").rows())
     assert first.turns[0].question_audio is not None
     assert base64.b64decode(sounds[0]) == (build / first.turns[0].question_audio.path).read_bytes()

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import omnivox
+from omnivox.checkpoint import load_checkpoint, save_pretrained
 from omnivox.errors import ConfigError, DataError
 from omnivox.nano.dialogues import sample
 from omnivox.nano.speak import PHONES
 from omnivox.nano.topics import decline
+from omnivox.train.begin import UNITS
+from omnivox.train.blend import blend
 from omnivox.train.nano import EXAMS, NanoTraining, run_step
 from omnivox.train.recipes import nano
 
@@ -100,3 +103,23 @@ def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
     values = expected.state_dict()
     for name, value in found.state_dict().items():
         assert torch.equal(value, values[name]), name
+
+
+def test_a_blend_lies_half_way(tmp_path: Path) -> None:
+    first = load_checkpoint("nano")
+    second = load_checkpoint("nano")
+    for part in (second.model, second.vocoder):
+        assert part is not None
+        for value in part.parameters():
+            value.mul_(1.5)
+    save_pretrained(second, tmp_path / "trained")
+    (tmp_path / "trained" / UNITS).write_bytes(b"units")
+    blend("nano", tmp_path / "trained", tmp_path / "blended")
+    found = load_checkpoint(tmp_path / "blended")
+    for part, begun in ((found.model, first.model), (found.vocoder, first.vocoder)):
+        assert part is not None
+        assert begun is not None
+        before = dict(begun.named_parameters())
+        for name, value in part.named_parameters():
+            torch.testing.assert_close(value, 1.25 * before[name], rtol=1e-3, atol=1e-6)
+    assert (tmp_path / "blended" / UNITS).read_bytes() == b"units"

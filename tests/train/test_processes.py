@@ -23,7 +23,7 @@ SCRIPT = Path(sys.executable).parent / "omnivox"
 
 def launched(*words: str | Path) -> None:
     done = subprocess.run([*LAUNCH, *map(str, words)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
-                          text=True, check=False, timeout=580)
+                          text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -31,8 +31,7 @@ def launched(*words: str | Path) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of one process, and of two: one launch for all, for it is the imports that take time."""
     out = tmp_path_factory.mktemp("runs")
-    spoken.recipe(out / "parts")
-    launched(processes.__file__, out / "parts", out)
+    launched(processes.__file__, processes.parts(out / "parts"), out)
     processes.run(spoken.recipe_of(out / "parts", seed=3), out / "one")
     return out
 
@@ -43,6 +42,10 @@ def log(folder: Path) -> list[dict[str, float]]:
 
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in log(folder) if "loss" in line]
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("step-*"))
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
@@ -60,6 +63,24 @@ def test_stopped_by_one_process_they_go_on_bit_for_bit(runs: Path, parallel: str
     whole, broken = (torch.load(runs / parallel / name / "weights.pt") for name in ("whole", "broken"))
     assert whole.keys() == broken.keys()
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
+
+
+def test_bad_rows_are_counted_over_all_processes(runs: Path) -> None:
+    recipe, bad = spoken.recipe_of(runs / "parts", seed=3), len(processes.BAD)
+    processes.run(recipe, runs / "one-bad", data=processes.spoilt(), max_bad=bad)
+    for folder in ("one-bad", "bad"):
+        assert max(line.get("bad_rows", 0) for line in log(runs / folder)) == bad
+    processes.refused(recipe, runs / "one-worse", data=processes.spoilt(), max_bad=bad - 1)
+    for folder, ranks in (("one-worse", 1), ("worse", 2)):
+        for rank in range(ranks):
+            assert f"{bad} rows cannot be used" in (runs / folder / f"refused-{rank}.txt").read_text()
+    assert states(runs / "worse") == states(runs / "one-worse") != []
+
+
+def test_low_rank_additions_in_bfloat16_among_layers_that_are_shared_out(runs: Path) -> None:
+    processes.run(spoken.recipe_of(runs / "parts", seed=3), runs / "one-lora", **processes.ROUNDED)
+    assert losses(runs / "lora") == pytest.approx(losses(runs / "one-lora"), rel=1e-2)
+    assert len(losses(runs / "lora")) == processes.STEPS
 
 
 def test_one_process_goes_on_from_the_state_of_two(runs: Path) -> None:

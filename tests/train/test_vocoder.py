@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from omnivox.errors import DataError
-from omnivox.model.config import SourceFilterConfig
+from omnivox.model.config import MfccConfig, SourceFilterConfig
 from omnivox.model.source_filter import SourceFilter
+from omnivox.model.units import MfccKmeans
 from omnivox.train.loop import Schedule
 from omnivox.train.vocoder import SpectralLoss, VocoderRecipe, duration_loss, load_vocoder, train_vocoder
-from omnivox.train.voice import Voice, fill_unvoiced, track_pitch
+from omnivox.train.voice import Voice, confuse, fill_unvoiced, nearest_units, track_pitch
 
 pytest.importorskip("pyworld", reason="pitch is tracked by pyworld, of the extra [train]")
 
@@ -119,3 +120,29 @@ def test_a_run_is_saved_and_taken_up_again(tmp_path: Path) -> None:
 def test_a_corpus_of_nothing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no utterance of two unit frames"):
         train_vocoder([buzz(100, 0.05)], EveryFrame(), tmp_path / "run", TINY, RECIPE)
+
+
+def test_confused_units_are_near_ones_or_the_one_before() -> None:
+    quantiser = MfccKmeans(MfccConfig(units=40, frame_samples=320))
+    quantiser.centres.copy_(torch.randn(40, quantiser.centres.shape[1], generator=torch.Generator().manual_seed(0)))
+    near = nearest_units(quantiser, 3)
+    distance = torch.cdist(quantiser.centres, quantiser.centres)
+    assert all(unit not in row and set(row) == set(distance[unit].topk(4, largest=False).indices.tolist()) - {unit}
+               for unit, row in enumerate(near.tolist()))
+    units = np.random.default_rng(1).integers(0, 40, 4000)
+    heard = confuse(units, near, 0.2, np.random.default_rng(2))
+    changed = np.flatnonzero(heard != units)
+    assert 0.17 < len(changed) / len(units) < 0.2  # some frames have the unit before them anyway
+    assert all(heard[i] in near[units[i]] or heard[i] == units[i - 1] for i in changed)
+    assert np.array_equal(confuse(units, near, 0.0, np.random.default_rng(2)), units)
+
+
+def test_units_without_centres_cannot_be_confused() -> None:
+    class Other:
+        units, frame_samples = 4, 320
+
+        def encode(self, wave: torch.Tensor) -> torch.Tensor:
+            return wave.long()
+
+    with pytest.raises(DataError, match="no centres"):
+        nearest_units(Other())
