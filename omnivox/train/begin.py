@@ -25,6 +25,7 @@ from omnivox.writing import atomic
 
 UNITS = "units.safetensors"
 
+
 def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tensor, model: str | Path) -> None:
     """Write the checkpoints of a work folder that has none.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import omnivox
-from omnivox.checkpoint import load_checkpoint, save_pretrained
+from omnivox.checkpoint.load import find_model, load_checkpoint, save_pretrained
 from omnivox.errors import ConfigError, DataError
 from omnivox.nano.dialogues import sample
 from omnivox.nano.speak import PHONES
@@ -19,6 +19,7 @@ from omnivox.train.begin import UNITS
 from omnivox.train.blend import blend
 from omnivox.train.nano import EXAMS, NanoTraining, run_step
 from omnivox.train.recipes import nano
+from omnivox.train.vocoder import load_vocoder
 
 
 def write_corpus(folder: Path, texts: list[tuple[str, str | None]], seed: int) -> None:
@@ -87,8 +88,26 @@ def test_training_goes_on_from_a_finished_model(training: NanoTraining) -> None:
     assert any(not torch.equal(heard[name], before[name]) for name in before)
     assert max(float((heard[name] - before[name]).abs().max()) for name in before) < 0.05  # from there, not anew
     assert torch.equal(training.written_llm().lm_head.weight, model.llm.lm_head.weight)  # frozen
+    run_step(training, "stage1")
+    run_step(training, "units")
+    assert (training.work / UNITS).read_bytes() == (find_model("nano") / UNITS).read_bytes()
+    before = {name: value.clone() for name, value in model.speech_decoder.state_dict().items()}
+    run_step(training, "stage2")
+    spoken = training.trained_speech_decoder().state_dict()
+    assert 0 < max(float((spoken[name] - before[name]).abs().max()) for name in before) < 0.05
     with pytest.raises(DataError, match="holds a run already"):
         run_step(training, "begin")
+
+
+def test_a_vocoder_goes_on_from_a_finished_one(training: NanoTraining) -> None:
+    pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
+    for step in ("begin", "units", "vocoder"):
+        run_step(training, step)
+    begun = load_checkpoint("nano").vocoder
+    assert begun is not None
+    made = load_vocoder(training.work / "vocoder").state_dict()
+    moved = [float((made[name] - value).abs().max()) for name, value in begun.state_dict().items()]
+    assert 0 < max(moved) < 0.1
 
 
 def test_a_model_of_other_sizes_is_no_beginning(training: NanoTraining) -> None:
