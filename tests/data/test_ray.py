@@ -94,9 +94,11 @@ def test_a_worker_that_is_killed_changes_nothing(root: Path, tmp_path: Path) -> 
 
     together, mark = written(tmp_path / "together", some, SHARD_ROWS), tmp_path / "killed"
     temporary = tempfile.mkdtemp(prefix="ray")  # the path of a socket in it must be short
-    # A token of this cluster's own, given so that Ray keeps none in the home directory.
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token",
-                        "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # A token of this cluster's own, given so that Ray keeps none in the home directory; without "clusters of Windows or
+    # OSX" it takes the loopback's address on any system, and listens to nobody else.
+    env = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1",
+                        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     try:
         done = subprocess.run(
             [sys.executable, "-c", CLUSTER, str(together), str(units), str(mark), temporary], cwd=root, env=env,
