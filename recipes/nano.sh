@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The bundled model from nothing: speech, LLM, encoder, units, vocoder, stage 1, stage 2, scores.
-# About three hours of two CPU cores that multiply in bfloat16, three times as long without (`omnivox train nano --plan`
+# About three hours of two CPU cores that multiply in bfloat16, twice as long without (`omnivox train nano --plan`
 # reckons it by the processor time of its steps). Kill it and run it again: what is done is kept. SCALE=0.02 tries it.
 set -euo pipefail
 WORK=${WORK:-build/nano}
