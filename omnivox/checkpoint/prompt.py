@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +22,9 @@ class Prompt(Config):
 
     again: what stands in the place of `before` from a conversation's second turn on; None: a model that knows no
     earlier turns and hears each question alone. system: the part of `before`, a text, whose place a conversation's own
-    instructions take; None: a model that takes no instructions."""
+    instructions take; None: a model that takes no instructions.
+
+    spoken: the model knows questions only as they are spoken, so typed ones lose capitals and punctuation."""
 
     before: Piece = ()
     after: Piece = ()
@@ -29,6 +32,7 @@ class Prompt(Config):
     transcribe: Piece | None = None
     again: Piece | None = None
     system: str | None = None
+    spoken: bool = False
 
     def __post_init__(self) -> None:
         if self.system is not None and (not isinstance(self.before, str) or self.system not in self.before):
@@ -39,6 +43,10 @@ class Prompt(Config):
         if instructions is None or self.system is None or not isinstance(self.before, str):
             return self.before
         return self.before.replace(self.system, instructions, 1)
+
+    def typed(self, question: str) -> str:
+        """A typed question as the model knows it."""
+        return re.sub(r"[.,?!;:]+(?=\s|$)", "", question.lower()) if self.spoken else question
 
     def ids(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[int]:
         """Token ids with SPEECH where the question goes. Raises CheckpointError: text, and no tokenizer to read it."""

@@ -86,7 +86,8 @@ class History:
         """A written item. Raises ConfigError where it has no words, CheckpointError without a tokenizer."""
         if self.omni.tokenizer is None:
             raise CheckpointError("tokenizer: this checkpoint has none; expected tokenizer.json beside config.json")
-        ids = self.omni.tokenizer.encode(text, add_special_tokens=False)
+        typed = self.omni.prompt.typed(text) if role == "user" else text
+        ids = self.omni.tokenizer.encode(typed, add_special_tokens=False)
         if not ids:
             raise ConfigError(f"text: found {text!r}; expected some words")
         return Item(role, tuple(ids))

@@ -147,7 +147,7 @@ class Omni:
         """Answer a written question; the options are those of `respond`."""
         if self.tokenizer is None:
             raise CheckpointError("tokenizer: this checkpoint has none; expected tokenizer.json beside config.json")
-        words = self.tokenizer.encode(question, add_special_tokens=False)
+        words = self.tokenizer.encode(self.prompt.typed(question), add_special_tokens=False)
         if not words:
             raise ConfigError(f"question: found {question!r}; expected some words")
         ids = [token for place in self.prompt_ids for token in (words if place == SPEECH else [place])]

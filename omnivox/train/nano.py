@@ -188,7 +188,7 @@ class NanoTraining:
         model.encoder, model.adaptor = self.trained_encoder(), adaptor
         model.speech_decoder = self.trained_speech_decoder()
         bos, answer, transcribe, eos = (self.tokenizer.vocab[token] for token in (BOS, ANSWER, TRANSCRIBE, EOS))
-        prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,))
+        prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,), spoken=True)
         loaded = Loaded(model.eval(), self.tokenizer, load_vocoder(self.work / "vocoder"), prompt)
         save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
         with atomic(self.work / "assembled" / UNITS) as path:  # not needed to answer, but to train on

@@ -26,7 +26,7 @@ from tests.serve.running import serving  # noqa: E402
 from tests.serve.visit import Visit  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-LONG = "tell me a poem"  # a question whose answer is long enough to be interrupted
+LONG = "Tell me a poem."  # a question whose answer is long enough to be interrupted
 
 
 @pytest.fixture(scope="module")
