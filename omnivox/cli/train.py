@@ -143,18 +143,18 @@ def _show_nano(recipe: NanoRecipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from omnivox.train.nano_plan import fast_products, parameters, plan
+    from omnivox.train.nano_plan import fast_products, plan
 
     table = Table(title="nano on CPU cores", title_justify="left")
     for column in ("", "learnt", "frozen", "hours of speech", "steps", "GB of memory", "minutes of one core"):
         table.add_column(column, justify="right" if column else "left")
-    steps = plan(recipe)
-    for step in steps:
+    found = plan(recipe)
+    for step in found.steps:
         table.add_row(step.name, *(f"{count / 1e6:.1f}M" if count else "" for count in (step.learnt, step.frozen)),
                       f"{step.hours:.1f}" if step.hours else "", f"{step.steps:,}" if step.steps else "",
                       f"{step.memory_gb:.1f}", f"{step.minutes:.0f}")
-    console, total = Console(width=140), sum(step.minutes for step in steps)
-    parts = [f"{part.replace('_', ' ')} {count / 1e6:.1f}M" for part, count in parameters(recipe).items()]
+    console, total = Console(width=140), sum(step.minutes for step in found.steps)
+    parts = [f"{part.replace('_', ' ')} {count / 1e6:.1f}M" for part, count in found.parameters.items()]
     console.print(", ".join(parts))
     console.print(table)
     console.print(f"{total:.0f} minutes of one core, {total / 120:.1f} hours of two, by what steps took on an AMD EPYC "

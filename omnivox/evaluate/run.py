@@ -153,4 +153,3 @@ def _heard(run: RunFolder, row: Answered, speaks: bool, expected: str | None) ->
     sound = run.sound(row)
     return Answer(id=row.id, question=row.question, text=row.text, sample_rate=row.sample_rate, expected=expected,
                   audio=torch.zeros(0) if sound is None and speaks else sound)
-

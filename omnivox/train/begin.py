@@ -64,8 +64,13 @@ def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tens
         run = Run(work / name, modules, settings.schedule, settings)
         run.step = settings.schedule.steps if done else 0
         run.save()
-    with atomic(work / UNITS) as path:
-        copyfile(units, path)
+    copy_units(units.parent, work)
+
+
+def copy_units(source: Path, destination: Path) -> None:
+    """From one folder to another, whole or not at all."""
+    with atomic(destination / UNITS) as path:
+        copyfile(source / UNITS, path)
 
 
 def _same(part: str, found: object, wanted: object) -> None:

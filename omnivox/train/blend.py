@@ -6,15 +6,13 @@ Where both lie in one basin, their mean is often better than either.
 from __future__ import annotations
 
 from pathlib import Path
-from shutil import copyfile
 
 import torch
 from torch import nn
 
 from omnivox.checkpoint.load import load_checkpoint, save_pretrained
 from omnivox.errors import ConfigError
-from omnivox.train.begin import UNITS
-from omnivox.writing import atomic
+from omnivox.train.begin import copy_units
 
 
 def blend(begun: str | Path, trained: Path, out: Path) -> None:
@@ -28,8 +26,7 @@ def blend(begun: str | Path, trained: Path, out: Path) -> None:
     _into(second.model, first.model, trained)
     _into(second.vocoder, first.vocoder, trained)
     save_pretrained(second, out, stored=torch.float16)
-    with atomic(out / UNITS) as path:
-        copyfile(trained / UNITS, path)
+    copy_units(trained, out)
 
 
 @torch.no_grad()

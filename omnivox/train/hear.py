@@ -48,8 +48,7 @@ def train_hearing(model: Recogniser, llm: Any, tokenizer: PreTrainedTokenizerBas
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     llm.eval().requires_grad_(False)
-    same = model.get_buffer("same")
-    words = {word: int(same[row]) for word, row in tokenizer.get_vocab().items()}
+    words = model.classes(tokenizer.get_vocab())
     blank, unknown = (token_id(tokenizer, token) for token in (BLANK, UNKNOWN))
     run = Run(out, {"recogniser": model}, config.schedule, config)
     settings = replace(recognise, schedule=config.schedule, gentle=0.0, seed=config.seed)
@@ -62,8 +61,8 @@ def train_hearing(model: Recogniser, llm: Any, tokenizer: PreTrainedTokenizerBas
         rng = random.Random(f"{config.seed} {step} task")
         rows = [corpus.rows[i] for i in batch.chosen]
         tasks = [ANSWER if row["answer"] and rng.random() >= config.transcribe else TRANSCRIBE for row in rows]
-        texts = [row["answer" if task == ANSWER else "text"] for row, task in zip(rows, tasks, strict=True)]
-        return tasks, [[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in texts]
+        return tasks, [prompts.target(row["answer" if task == ANSWER else "text"])
+                       for row, task in zip(rows, tasks, strict=True)]
 
     def losses(step: int) -> Losses:
         batch = next(made)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from shutil import copyfile
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,7 +31,7 @@ from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
-from omnivox.train.begin import UNITS, begin
+from omnivox.train.begin import UNITS, begin, copy_units
 from omnivox.train.blend import blend
 from omnivox.train.features import Features
 from omnivox.train.hear import train_hearing
@@ -191,8 +190,7 @@ class NanoTraining:
         prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,), spoken=True)
         loaded = Loaded(model.eval(), self.tokenizer, load_vocoder(self.work / "vocoder"), prompt)
         save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
-        with atomic(self.work / "assembled" / UNITS) as path:  # not needed to answer, but to train on
-            copyfile(self._made(UNITS, "units"), path)
+        copy_units(self._made(UNITS, "units").parent, self.work / "assembled")  # not to answer, but to train on
 
     def blend(self) -> None:
         """The mean of `assembled` and of the model that `begin` began with, in the folder `blended`."""
@@ -257,8 +255,7 @@ class NanoTraining:
 
 
 STEPS = ("begin", "sentences", "words", "questions", "strange", "exams", "answers", "repeats", "language", "encoder",
-         "hear", "units", "vocoder", "stage1", "stage2", "assemble",
-         "blend")
+         "hear", "units", "vocoder", "stage1", "stage2", "assemble", "blend")
 
 
 def run_step(training: NanoTraining, step: str) -> None:

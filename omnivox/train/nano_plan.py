@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from omnivox.model.adaptor import Adaptor
 from omnivox.model.encoder import Encoder
@@ -43,27 +43,35 @@ class StepPlan:
     minutes: float
 
 
-def parameters(recipe: NanoRecipe) -> dict[str, int]:
+@dataclass(frozen=True)
+class NanoPlan:
+    """The parameters of each part, and every step that takes minutes."""
+
+    parameters: dict[str, int]
+    steps: tuple[StepPlan, ...]
+
+
+def _parameters(recipe: NanoRecipe, tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     """Of each part."""
-    llm = build_llm(recipe.language, build_tokenizer(vocabulary()))
-    parts: dict[str, Callable[[], nn.Module]] = {
-        "encoder": lambda: Encoder(recipe.encoder.encoder), "adaptor": lambda: Adaptor(recipe.adaptor),
-        "llm": lambda: llm, "speech_decoder": lambda: SpeechDecoder(recipe.speech_decoder),
-        "vocoder": lambda: SourceFilter(recipe.vocoder)}
-    return {name: sum(p.numel() for p in make().parameters()) for name, make in parts.items()}
+    parts: dict[str, nn.Module] = {
+        "encoder": Encoder(recipe.encoder.encoder), "adaptor": Adaptor(recipe.adaptor),
+        "llm": build_llm(recipe.language, tokenizer), "speech_decoder": SpeechDecoder(recipe.speech_decoder),
+        "vocoder": SourceFilter(recipe.vocoder)}
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def plan(recipe: NanoRecipe) -> list[StepPlan]:
-    """Every step that takes minutes."""
-    count = parameters(recipe)
+def plan(recipe: NanoRecipe) -> NanoPlan:
+    """Of the whole recipe."""
+    tokenizer = build_tokenizer(vocabulary())
+    count = _parameters(recipe, tokenizer)
     encoder, adaptor, llm = count["encoder"], count["adaptor"], count["llm"]
-    words = llm_table(recipe)
+    words = recipe.language.width * len(tokenizer)  # embeddings made of sounds, which never learn
     asked = recipe.question_hours + recipe.strange_hours
     many = asked + recipe.word_hours + recipe.sentence_hours
     answers = (recipe.answer_count + recipe.repeat_count) * QUESTION_SECONDS / 3600
     heard = min(answers, recipe.vocoder_training.hours)
     stage1, stage2 = recipe.stage1, recipe.stage2
-    return [
+    return NanoPlan(count, (
         StepPlan("speech in many voices", 0, 0, many, 0, 0.4, many * SPEAKING / 60),
         StepPlan("speech in the answer voice", 0, 0, answers, 0, 0.4, answers * ANSWERING / 60),
         _training("language", llm - words, words, 0, recipe.language.schedule.steps),
@@ -74,12 +82,7 @@ def plan(recipe: NanoRecipe) -> list[StepPlan]:
         _training("stage1", adaptor + llm - words, encoder + words, asked, stage1.schedule.steps,
                   _kept(recipe, asked, stage1.schedule.steps * stage1.batch, stage1.copies)),
         _training("stage2", count["speech_decoder"], encoder + adaptor + llm, answers, stage2.schedule.steps,
-                  _kept(recipe, asked + recipe.word_hours, stage2.schedule.steps * stage2.batch, 1))]
-
-
-def llm_table(recipe: NanoRecipe) -> int:
-    """Parameters of the LLM's embeddings, which are made of sounds and never learnt."""
-    return recipe.language.width * len(build_tokenizer(vocabulary()))
+                  _kept(recipe, asked + recipe.word_hours, stage2.schedule.steps * stage2.batch, 1))))
 
 
 def _training(name: str, learnt: int, frozen: int, hours: float, steps: int, kept: float = 0.0,

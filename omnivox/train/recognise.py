@@ -105,6 +105,11 @@ class Recogniser(nn.Module):
         table = table if classes is None else table[classes]
         return (self.sharpness * speech_BPD) @ table.T - (0.5 * self.sharpness) * table.square().sum(1)
 
+    def classes(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """The class of each word, by its row: one for all that sound the same."""
+        same = self.get_buffer("same").tolist()
+        return {word: same[row] for word, row in rows.items()}
+
 
 def same_rows(table: Tensor) -> Tensor:
     """For each row of [V, D] the first that equals it, [V]: words that sound the same are one class."""
@@ -282,7 +287,7 @@ def train_recogniser(corpus: Sequence[Spoken], lengths: Sequence[int], out: Path
     torch.manual_seed(config.seed)
     blank, unknown = words[BLANK], words[UNKNOWN]
     model = Recogniser(config, adaptor, table, blank)
-    words = {word: int(model.get_buffer("same")[row]) for word, row in words.items()}
+    words = model.classes(words)
     run = Run(out, {"recogniser": model}, config.schedule, config)
     batches = Batches(corpus, lengths, config, words, unknown, blank)
     spoken_batches = prepared(run, batches.at)

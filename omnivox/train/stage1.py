@@ -55,6 +55,10 @@ class SpokenPrompts:
         speech, positions = self.adaptor(data, length)
         return self.join(speech, positions, tasks, targets)
 
+    def target(self, text: str) -> list[int]:
+        """The tokens that say `text`, and the one that ends it."""
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+
     def join(self, speech: Tensor, positions: Tensor, tasks: Sequence[str], targets: Sequence[Sequence[int]]
              ) -> tuple[Tensor, Tensor, list[int]]:
         """The same of what the adaptor made of speech, [B, P, D], and its lengths [B]."""
@@ -81,7 +85,7 @@ def mask_frames(frames_SE: Tensor, rng: random.Random, longest: int) -> Tensor:
 
 def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequence[str], batch: int = 25) -> list[bool]:
     """Whether greedy decoding of each spoken question gives exactly the expected answer."""
-    tokenizer, right = prompts.tokenizer, list[bool]()
+    right = list[bool]()
     with torch.inference_mode():
         for start in range(0, len(answers), batch):
             part = answers[start : start + batch]
@@ -93,7 +97,7 @@ def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequenc
             mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths])
             output = prompts.llm.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=48, do_sample=False)
             for row, answer in zip(output.tolist(), part, strict=True):
-                target = [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
+                target = prompts.target(answer)
                 right.append(row[: len(target)] == target)
     return right
 
@@ -110,8 +114,7 @@ def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any,
     lengths = [corpus.rows[i]["samples"] for i in asked]
 
     def targets(index: int, task: str) -> list[int]:
-        text = corpus.rows[index]["answer" if task == ANSWER else "text"]
-        return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        return prompts.target(corpus.rows[index]["answer" if task == ANSWER else "text"])
 
     def batch_of(step: int) -> tuple[list[Tensor], list[str], list[list[int]]]:
         rng = random.Random(f"{config.seed} {step}")

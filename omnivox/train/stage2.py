@@ -62,9 +62,7 @@ class States:
         """States of each key, float32."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         if missing:
-            tokenizer = self.prompts.tokenizer
-            answers = [[*tokenizer.encode(self.said(i, task) or "", add_special_tokens=False), tokenizer.eos_token_id]
-                       for i, _, task in missing]
+            answers = [self.prompts.target(self.said(i, task) or "") for i, _, task in missing]
             with torch.no_grad(), fast_precision():
                 frames = self.features.rows([(i, copy) for i, copy, _ in missing])
                 embeds, _, starts = self.prompts.embed(frames, [task for _, _, task in missing], answers)

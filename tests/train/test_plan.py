@@ -114,14 +114,13 @@ def test_the_command_prints_the_plan_and_starts_nothing(tmp_path: Path, monkeypa
 
 
 def test_nanos_plan_is_of_its_own_modules_and_falls_with_the_work() -> None:
-    found = nano_plan.parameters(nano())
+    whole, tenth = (nano_plan.plan(nano(scale=scale)) for scale in (1, 0.1))
     loaded = load_checkpoint("nano")
     parts = {name: count(getattr(loaded.model, name)) for name in ("encoder", "adaptor", "llm", "speech_decoder")}
     assert loaded.vocoder is not None
-    assert found == parts | {"vocoder": count(loaded.vocoder)}
-    whole, tenth = (nano_plan.plan(nano(scale=scale)) for scale in (1, 0.1))
-    assert [step.name for step in whole[2:]] == ["language", "encoder", "hear", "vocoder", "stage1", "stage2"]
-    for long, short in zip(whole, tenth, strict=True):
+    assert whole.parameters == parts | {"vocoder": count(loaded.vocoder)}
+    assert [step.name for step in whole.steps[2:]] == ["language", "encoder", "hear", "vocoder", "stage1", "stage2"]
+    for long, short in zip(whole.steps, tenth.steps, strict=True):
         assert (short.learnt, short.frozen) == (long.learnt, long.frozen)
         assert short.minutes == pytest.approx(long.minutes / 10, rel=0.01)
         assert short.memory_gb <= long.memory_gb
