@@ -18,12 +18,12 @@ from functools import cache
 from itertools import accumulate
 from typing import TypeAlias, TypeVar
 
-from omnivox.nano.english import common_words
+from omnivox.nano.english import common_words, made_up_words
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
-__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "sample_strange", "tokens",
-           "vocabulary", "word_salad"]
+__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "sample_strange",
+           "strange_words", "tokens", "vocabulary", "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
 T = TypeVar("T")
@@ -120,15 +120,17 @@ def _spread_of_words() -> Mapping[str, int]:
 def sample_strange(rng: random.Random, _: Split = "train") -> Dialogue:
     """A question of the domain about what it cannot be asked about, which is declined.
 
-    What fills a slot is exchanged for words that no question of the relation holds; where there is no slot, the word
-    that the fewest relations share. The phrasing stays: what is asked about decides, not how.
+    What fills a slot is exchanged for words that no question of the relation holds, in half of the cases of no
+    language; where there is no slot, the word that the fewest relations share. The phrasing stays: what is asked about
+    decides, not how.
     """
     while True:
         asker = _weighted(rng, *_by_topic()[phrasing.pick(rng, _even_topics()[0])])
         if not isinstance(asker, Relation) or not asker.chatty:
             continue
         row, own = phrasing.pick(rng, asker.rows), _relation_words()[id(asker)]
-        others = [word for word in rng.choices(_strangers(), k=8) if word not in own]
+        strangers = _strangers() if rng.random() < 0.5 else strange_words()
+        others = [word for word in rng.choices(strangers, k=8) if word not in own]
         other = " ".join(others[: rng.choice((1, 1, 1, 2))])
         if row:
             said = asker.ask(rng, {**row, phrasing.pick(rng, sorted(row)): other}, "train")
@@ -147,6 +149,13 @@ def _strangers() -> tuple[str, ...]:
     known = question_words()
     listed = {word for kind in ("noun", "name", "verb", "adjective") for word in common_words()[kind]}
     return *known, *sorted(listed - {*known})
+
+
+@cache
+def strange_words() -> tuple[str, ...]:
+    """Words made up that are no tokens: whatever sounds like none of the domain's words is to be declined."""
+    known = {word.lower() for word in _vocabulary()}
+    return tuple(word for word in made_up_words() if word not in known)
 
 
 def tokens(text: str) -> list[str]:

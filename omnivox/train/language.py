@@ -130,8 +130,8 @@ def spread(words: Sequence[int], blank: int, rng: random.Random) -> list[int]:
 
 
 def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
-             rng: random.Random) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt, the question in it as a listener may have heard it, and of what is to be learned."""
+             rng: random.Random, strange: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Ids of a prompt, the question in it as a listener may have heard it, and of what is to be learned."""
     if rng.random() < config.transcribe:
         words = dialogue.question.split()
         task, said = TRANSCRIBE, dialogue.question
@@ -141,7 +141,7 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
         if rng.random() < config.unheard:
             words[min(range(len(words)), key=lambda i: _rank()[words[i]])] = UNKNOWN
             said = decline.ANSWER
-    ids = [token_id(tokenizer, word) for word in words]
+    ids = [strange[word] if word in strange else token_id(tokenizer, word) for word in words]
     if rng.random() < config.spread:
         ids = spread(ids, token_id(tokenizer, BLANK), rng)
     target = tokenizer.encode(said, add_special_tokens=False)
@@ -149,13 +149,35 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
 
 
 def written_batch(drawn: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, config: LanguageConfig,
-                  rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Right-padded ids [B, T] and labels [B, T] (−100 on the prompt and on padding)."""
+                  rng: random.Random, strange: Mapping[str, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Right-padded ids [B, T] and labels [B, T] (−100 on the prompt and on padding).
+
+    strange: ids, beyond those of the tokens, of words that are none.
+    """
     pairs = [_example(dialogues.sample_strange(rng) if rng.random() < config.strange else dialogue, tokenizer,
-                      config, rng) for dialogue in drawn]
+                      config, rng, strange or {}) for dialogue in drawn]
     ids = [torch.tensor(prompt + target) for prompt, target in pairs]
     labels = [torch.tensor([-100] * len(prompt) + target) for prompt, target in pairs]
     return pad(ids, token_id(tokenizer, PAD))[0], pad(labels, -100)[0]
+
+
+class Reader:
+    """What the LLM reads: its tokens by their embeddings, and words that are no tokens by their sounds.
+
+    strange: sounds [N, D] of `dialogues.strange_words()`; their ids follow those of the tokens. None: there are none.
+    """
+
+    def __init__(self, llm: Any, tokenizer: PreTrainedTokenizerBase, strange: Tensor | None = None) -> None:
+        known = llm.get_input_embeddings().weight.detach()
+        self.table = known if strange is None else torch.cat([known, strange])
+        self.llm, self.tokenizer = llm, tokenizer
+        named = () if strange is None else dialogues.strange_words()
+        self.ids = {word: len(known) + i for i, word in enumerate(named)}
+
+    def loss(self, drawn: Sequence[Dialogue], config: LanguageConfig, rng: random.Random) -> Tensor:
+        """Of a batch of written questions."""
+        ids, labels = written_batch(drawn, self.tokenizer, config, rng, self.ids)
+        return next_token_loss(self.llm, {"inputs_embeds": F.embedding(ids, self.table)}, labels)
 
 
 def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Dialogue],
@@ -175,20 +197,21 @@ def right_in_writing(llm: Any, tokenizer: PreTrainedTokenizerBase, asked: Sequen
 
 
 def train_language(tokenizer: PreTrainedTokenizerBase, sample: Callable[[random.Random, Any], Dialogue], out: Path,
-                   config: LanguageConfig, table: Tensor) -> LlamaForCausalLM:
-    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`; `table`: see `build_llm`."""
+                   config: LanguageConfig, table: Tensor, strange: Tensor | None = None) -> LlamaForCausalLM:
+    """Train (or resume) in `out` on dialogues drawn by `sample(rng, split)`; `table`: see `build_llm`, `strange`: see
+    `Reader`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     llm = build_llm(config, tokenizer, table)
     run = Run(out, {"llm": llm}, config.schedule, config)
+    reader = Reader(llm, tokenizer, strange)
     exam = random.Random(f"{config.seed} exam")
     held = {split: [sample(exam, split) for _ in range(config.exam)] for split in ("train", "held")}
 
     def losses(step: int) -> Losses:
         rng = random.Random(f"{config.seed} {step}")
-        ids, labels = written_batch([sample(rng, "train") for _ in range(config.batch)], tokenizer, config, rng)
         with fast_precision():
-            return {"loss": next_token_loss(llm, {"input_ids": ids}, labels)}
+            return {"loss": reader.loss([sample(rng, "train") for _ in range(config.batch)], config, rng)}
 
     def evaluate() -> dict[str, float]:
         llm.eval()

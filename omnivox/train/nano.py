@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -63,13 +63,26 @@ class NanoTraining:
 
     @cached_property
     def sounds(self) -> Tensor:
-        """What the LLM reads for each word: its sound, made once."""
-        path = self.work / "sounds.safetensors"
+        """What the LLM reads for each word: its sound."""
+        words = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        return self._sounds("sounds", [word for word, _ in words])
+
+    @cached_property
+    def strange_sounds(self) -> Tensor:
+        """The same for words that are none, and which it is to know for such."""
+        return self._sounds("strange_sounds", dialogues.strange_words())
+
+    def _sounds(self, name: str, words: Sequence[str]) -> Tensor:
+        """Made once."""
+        path = self.work / f"{name}.safetensors"
         if not path.exists():
-            words = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
             with atomic(path) as temporary:
-                save_file({"table": sound_table([word for word, _ in words], self.recipe.language.width)}, temporary)
-        return load_file(path)["table"]
+                save_file({"table": sound_table(words, self.recipe.language.width)}, temporary)
+        table = load_file(path)["table"]
+        if len(table) != len(words):
+            raise DataError(f"{path}: sounds of {len(table)} words, there are {len(words)} now; expected a work folder "
+                            "of the same domain; remove the file to make them again")
+        return table
 
     # -- speech -------------------------------------------------------------------------------------------------------
 
@@ -150,7 +163,7 @@ class NanoTraining:
     def language(self) -> None:
         """Train the LLM on written dialogues."""
         train_language(self.tokenizer, dialogues.sample_evenly, self.work / "language", self.recipe.language,
-                       self.sounds)
+                       self.sounds, self.strange_sounds)
 
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
@@ -163,7 +176,7 @@ class NanoTraining:
             answers = [row["answer"] for row in exam.rows[: self.recipe.exam_size]]
             held[name] = (self._features(exam, encoder, 1), answers)
         train_stage1(corpus, self._features(corpus, encoder, self.recipe.stage1.copies), adaptor, llm, self.tokenizer,
-                     dialogues.sample, self.work / "stage1", self.recipe.stage1, held)
+                     dialogues.sample, self.work / "stage1", self.recipe.stage1, held, self.strange_sounds)
 
     def stage2(self) -> None:
         """Train the speech decoder on the states of spoken questions."""

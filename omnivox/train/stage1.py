@@ -20,7 +20,7 @@ from omnivox.nano.dialogues import Dialogue
 from omnivox.nano.speak import Corpus
 from omnivox.nano.words import ANSWER, TRANSCRIBE
 from omnivox.train.features import Features
-from omnivox.train.language import LanguageConfig, next_token_loss, written_batch
+from omnivox.train.language import LanguageConfig, Reader, next_token_loss
 from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
 from omnivox.train.recognise import pad, pick
 
@@ -104,12 +104,16 @@ def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequenc
 
 def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any, tokenizer: PreTrainedTokenizerBase,
                  sample: Callable[[random.Random, Any], Dialogue], out: Path, config: Stage1Config,
-                 held: Mapping[str, tuple[Features, Sequence[str]]] | None = None) -> None:
-    """Train (or resume) `adaptor` and `llm` in `out`; `held` names exams of (features, expected answers)."""
+                 held: Mapping[str, tuple[Features, Sequence[str]]] | None = None,
+                 strange: Tensor | None = None) -> None:
+    """Train (or resume) `adaptor` and `llm` in `out`.
+
+    held: names exams of (features, expected answers). strange: see `Reader`.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     run = Run(out, {"adaptor": adaptor, "llm": llm}, config.schedule, config)
-    prompts = SpokenPrompts(adaptor, llm, tokenizer)
+    prompts, reader = SpokenPrompts(adaptor, llm, tokenizer), Reader(llm, tokenizer, strange)
     asked = [i for i, row in enumerate(corpus.rows) if row["answer"]]
     lengths = [corpus.rows[i]["samples"] for i in asked]
 
@@ -133,9 +137,7 @@ def train_stage1(corpus: Corpus, features: Features, adaptor: Adaptor, llm: Any,
             if step % config.written_every:
                 return {"loss": spoken, "spoken": spoken}
             rng = random.Random(f"{config.seed} {step} written")
-            ids, labels = written_batch([sample(rng, "train") for _ in range(config.batch)], tokenizer, config.written,
-                                        rng)
-            written = next_token_loss(llm, {"input_ids": ids}, labels)
+            written = reader.loss([sample(rng, "train") for _ in range(config.batch)], config.written, rng)
         return {"loss": spoken + 0.5 * written, "spoken": spoken}
 
     def evaluate() -> dict[str, float]:

@@ -17,10 +17,12 @@ from omnivox.nano.dialogues import (
     sample,
     sample_evenly,
     sample_strange,
+    strange_words,
     tokens,
     vocabulary,
     word_salad,
 )
+from omnivox.nano.english import common_words
 from omnivox.nano.topics import decline
 
 DRAWN = 200_000
@@ -118,3 +120,18 @@ def test_strange_questions_are_declined_and_are_none_of_the_domain() -> None:
     assert {d.answer for d in strange} == {decline.ANSWER}
     inside = {d.question for split in ("train", "held") for d in drawn(split) if d.topic != "decline"}
     assert not inside & {d.question for d in strange}
+    made_up = set(strange_words())
+    share = sum(bool(made_up & set(d.question.split())) for d in strange) / len(strange)
+    assert 0.4 < share < 0.55
+
+
+def test_words_made_up_are_no_words_of_the_domain_nor_like_one() -> None:
+    words = strange_words()
+    assert len(words) > 3_900
+    assert len(set(words)) == len(words)
+    assert not set(words) & {word.lower() for word in vocabulary()}
+    assert all(re.fullmatch(r"[a-z]{6,13}", word) for word in words)
+    common = sorted({word for listed in common_words().values() for word in listed})
+    for word in words[:300]:  # of no word more than two thirds at either end
+        assert not any(len(other) > 5 and (word.startswith(other[: len(other) * 2 // 3 + 2])
+                                           and word.endswith(other[-2:])) for other in common)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from omnivox.nano import dialogues
 from omnivox.nano.dialogues import Dialogue
 from omnivox.nano.topics import decline
 from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN, build_tokenizer
@@ -15,6 +17,7 @@ from omnivox.train.language import (
     EDITS,
     GLUE,
     LanguageConfig,
+    Reader,
     build_llm,
     rephrase,
     spread,
@@ -89,3 +92,22 @@ def test_the_embeddings_that_the_llm_reads_stay(tokenizer: PreTrainedTokenizerFa
     moved = {name for name, value in llm.state_dict().items() if not torch.equal(value, before[name])}
     assert torch.equal(llm.get_input_embeddings().weight, table)
     assert {"lm_head.weight", "model.layers.0.self_attn.q_proj.weight"} <= moved
+
+
+def test_words_that_are_no_tokens_are_read_by_their_sounds(tokenizer: PreTrainedTokenizerFast,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = build_llm(PLAIN, tokenizer, torch.randn(len(tokenizer), PLAIN.width))
+    sounds = torch.randn(len(dialogues.strange_words()), PLAIN.width)
+    reader = Reader(llm, tokenizer, sounds)
+    strange, other = dialogues.strange_words()[:2]
+    asked = [Dialogue("strange", f"what is the capital of {word}", decline.ANSWER) for word in (strange, other)]
+    losses = [reader.loss([one], PLAIN, random.Random(5)) for one in asked]
+    assert not torch.equal(*losses)  # each by its own sound, where the tokenizer has one <unk> for both
+    plain = [Reader(llm, tokenizer).loss([one], PLAIN, random.Random(5)) for one in asked]
+    assert torch.equal(*plain)
+    seen: list[Tensor] = []
+    monkeypatch.setattr("omnivox.train.language.next_token_loss",
+                        lambda llm, inputs, labels: seen.append(inputs["inputs_embeds"]) or torch.zeros(()))
+    reader.loss(asked[:1], PLAIN, random.Random(5))
+    assert torch.equal(seen[0][0, 6], sounds[0])  # <bos> what is the capital of …
+    assert torch.equal(seen[0][0, 5], llm.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("of")])
