@@ -46,7 +46,9 @@ class Prompt(Config):
 
     def typed(self, question: str) -> str:
         """A typed question as the model knows it."""
-        return re.sub(r"[.,?!;:]+(?=\s|$)", "", question.lower()) if self.spoken else question
+        if not self.spoken:
+            return question
+        return re.sub(r"(?<![.,?!;:])[.,?!;:]+(?=\s|$)", "", question.lower())  # looked at once from where stops begin
 
     def ids(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[int]:
         """Token ids with SPEECH where the question goes. Raises CheckpointError: text, and no tokenizer to read it."""
