@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omnivox.errors import AudioError
 from omnivox.sound import read_audio, write_wav
 from omnivox.writing import atomic
+from tests.disk import full_disk
 
 
 def tone(rate: int = 16000, seconds: float = 0.5, hertz: float = 440.0, level: float = 0.5) -> NDArray[np.float64]:
@@ -165,6 +166,33 @@ def test_samples_of_another_shape(source: Any) -> None:
     refused(source, r"audio: samples have shape .*; expected \[n\] or \[n, channels\]")
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_channels_before_samples_are_refused_not_averaged(channels: int, kind: Any) -> None:
+    samples = np.stack([tone().astype(np.float32)] * channels)
+    refused(kind(samples), rf"shape \({channels}, 8000\); expected .*: transpose them")
+    assert torch.equal(read_audio(kind(samples.T.copy())), read_audio(samples[0]))
+
+
+def test_samples_far_beyond_full_scale(tmp_path: Path) -> None:
+    refused(32768 * tone(), r"audio: samples reach 16,384; expected floats in -1..1 .*divide them by 32768")
+    refused(np.full(100, 1e300), "100 of 100 samples are NaN or infinite")
+    soundfile.write(tmp_path / "a.wav", 1e30 * tone(), 16000, subtype="FLOAT")
+    refused(tmp_path / "a.wav", "samples reach 5e")
+    assert snr(read_audio(20 * tone()), 20 * tone()) > 100  # a hot recording is none of that
+
+
+@pytest.mark.parametrize("name", ["a.raw", "A.RAW"])
+def test_samples_without_a_header(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(3200))
+    refused(tmp_path / name, "has no header")
+
+
+def test_a_telephone_recording(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(8000), 8000, subtype="GSM610")
+    assert len(read_audio(tmp_path / "a.wav")) == pytest.approx(8000, abs=1000)  # in whole blocks
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "bool", "uint16", "U1", "object"])
 def test_samples_of_another_kind(dtype: str) -> None:
     refused(np.zeros(100).astype(dtype), "audio: samples are .*; expected floats in -1..1 or signed integers")
@@ -197,13 +225,15 @@ def test_loud_samples_are_clipped_not_wrapped(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                         error: BaseException) -> None:
     def fail(path: Path, *args: Any, **kwargs: Any) -> None:
-        Path(path).write_bytes(b"half")
+        with path.open("wb") as file:
+            file.write(b"half")
         raise error
 
     (tmp_path / "a.wav").write_bytes(b"old")
-    monkeypatch.setattr(soundfile, "write", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(type(error)):
         write_wav(tmp_path / "a.wav", tone(), 16000)
+    monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert (tmp_path / "a.wav").read_bytes() == b"old"
 
@@ -214,6 +244,19 @@ def test_atomic_shows_nothing_until_it_is_whole(tmp_path: Path) -> None:
         assert temporary.parent == tmp_path
         assert not (tmp_path / "a.txt").exists()
     assert (tmp_path / "a.txt").read_text() == "whole"
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     with pytest.raises(FileNotFoundError):
         write_wav(tmp_path / "nowhere" / "a.wav", tone(), 16000)
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"old")
+    told = full_disk(f"""
+import numpy as np
+from omnivox.sound import write_wav
+write_wav({str(tmp_path / "a.wav")!r}, np.zeros(100_000), 16_000)
+""")
+    assert told.startswith("OSError: [Errno 27]")
+    assert str(tmp_path / "a.wav") in told
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == b"old"
