@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from typer.testing import CliRunner, Result
 
 from omnivox.cli import app
 from omnivox.sound import read_audio, write_wav
 from tests import tiny
+from tests.command import call, clear, script
 
 COMMANDS = {
     "respond": {"--output", "-o", "--model", "--omega", "--lookahead", "--temperature", "--top-p", "--seed",
@@ -42,7 +42,6 @@ COMMANDS = {
               "--seconds", "--runs", "--max-new-tokens", "--published", "--json"},
     "data": set(),  # a group: tests/data/test_command.py has its commands
 }
-SCRIPT = Path(sys.executable).parent / "omnivox"
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +50,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny.omni().save_pretrained(folder)
     return folder
-
-
-def call(*words: str | float | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def clear(result: Result, *said: str) -> None:
-    """Asserts that this is one clear line about a user's mistake."""
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    assert result.stdout == ""
-    for words in said:
-        assert words in " ".join(result.stderr.split()), result.stderr
-
-
-def script(*words: str | int | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    if not SCRIPT.exists():
-        pytest.skip("the console script is not installed")
-    return subprocess.run([str(SCRIPT), *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 # -- help -------------------------------------------------------------------------------------------------------------
@@ -180,20 +160,6 @@ def test_a_reply_that_could_not_be_written_is_refused_before_the_work(question: 
                                              ("--device", "abacus"), ("--dtype", "int3"), ("--loud", "yes")])
 def test_a_flag_that_makes_no_sense(flag: str, value: str, question: Path) -> None:
     clear(call("respond", question, flag, value), flag)
-
-
-def test_a_full_disk_leaves_no_half_reply(model: Path, question: Path, tmp_path: Path,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, *args: object, **kwargs: object) -> None:
-        Path(path).write_bytes(b"RIFF")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr("omnivox.sound.soundfile.write", full)
-    result = call("respond", question, "--model", model, "-o", tmp_path / "reply.wav", "--max-new-tokens", 4)
-    assert result.exit_code == 1
-    assert "No space left on device" in result.stderr
-    assert "Traceback" not in result.output
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_console_script_answers(model: Path, question: Path, tmp_path: Path) -> None:

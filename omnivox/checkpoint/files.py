@@ -224,7 +224,10 @@ def untied(module: nn.Module) -> dict[str, Tensor]:
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], name: str = "model",
                   dtype: torch.dtype | None = None, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write `name`.safetensors, or shards of it with an index. dtype: of floating-point tensors in the file."""
+    """Write `name`.safetensors, or shards of it with an index. dtype: of floating-point tensors in the file.
+
+    Raises OSError naming the file.
+    """
     shards: list[dict[str, Tensor]] = [{}]
     sizes = [0]
     for key, value in tensors.items():
@@ -237,7 +240,10 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], name: str = "mode
     files = [f"{name}-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     files = files if len(shards) > 1 else [f"{name}.safetensors"]
     for file, shard in zip(files, shards, strict=True):
-        save_file({key: _stored(value, dtype) for key, value in shard.items()}, folder / file, {"format": "pt"})
+        try:
+            save_file({key: _stored(value, dtype) for key, value in shard.items()}, folder / file, {"format": "pt"})
+        except SafetensorError as error:  # a full disk, in its own words
+            raise OSError(f"{folder / file}: cannot be written ({_line(error)})") from error
         (folder / file).chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)},

@@ -66,8 +66,8 @@ def respond(
       omnivox respond question.wav --json | jq .text
     """
     with clear_errors():
-        if output is not None and not output.parent.is_dir():
-            raise ConfigError(f"--output {output}: {output.parent} is no folder; create it first")
+        if output is not None:
+            _check_output(output)
         omni = load(model, device, dtype, whisper, vocoder)
         done = _stream(omni, question, quiet=as_json, chunk_units=omega, lookahead=lookahead, temperature=temperature,
                        top_p=top_p, seed=seed, max_new_tokens=max_new_tokens)
@@ -133,6 +133,16 @@ def chat(
             typer.echo("Listening. Ctrl-C ends.", err=True)
             for event in events:
                 _show_talk(event)
+
+
+def _check_output(output: Path) -> None:
+    """Before the long work. Raises ConfigError."""
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: {output.parent} is no folder; create it first")
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: is a folder; name a file in it, such as {output / 'reply.wav'}")
+    if output.suffix.lower() not in ("", ".wav"):
+        raise ConfigError(f"--output {output}: a reply is written as wav; end its name in .wav")
 
 
 def _talk(sound: SoundDevice, server: str, settings: dict[str, Any], **options: Any) -> Iterator[object]:
