@@ -27,8 +27,8 @@ from torch import Tensor
 from omnivox.errors import ConfigError, OmnivoxError
 from omnivox.runtime.conversation import Conversation
 from omnivox.runtime.events import Audio
-from omnivox.runtime.history import Segment, Speech
-from omnivox.runtime.job import Emit, Job
+from omnivox.runtime.history import Segment
+from omnivox.runtime.job import Emit, Job, standing, startable
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.slots import Slots
 from omnivox.runtime.speaking import Speaking
@@ -124,7 +124,8 @@ class Engine:
         """Begin a reply. `emit` is called in the engine's thread with Text and Audio, then with one Done or Failed.
 
         held: make it as far as its first sound and say nothing of it until `release`: for an answer to a question that
-        may not have ended. Raises BusyError, DrainingError.
+        may not have ended. It is in nobody's way: while others wait for a slot it gives up its own, and is made anew
+        later, when it is released at the latest. Raises BusyError, DrainingError.
         """
         own = conversation is None
         job = Job(self, tuple(prompt), emit, settings or ReplySettings(), conversation or self.conversation(), held,
@@ -132,7 +133,8 @@ class Engine:
         with self._lock:
             if self._draining:
                 raise DrainingError("engine: is shutting down; try another server")
-            if len(self._queue) >= self.settings.queue + self.settings.slots - len(self._rows):
+            before = sum(held or not other.held for other in (*self._rows, *self._queue))
+            if before >= self.settings.queue + self.settings.slots:
                 raise BusyError(f"engine: all {self.settings.slots} slots are taken and {len(self._queue)} replies "
                                 "wait; try again in a moment")
             self._queue.append(job)
@@ -209,17 +211,21 @@ class Engine:
         return any(job.live for job in self._rows[: self._replying])
 
     def _startable(self) -> Job | None:
-        """The first in the queue whose conversation is not busy, if there is a slot for it."""
-        if len(self._rows) >= self.settings.slots:
-            return None
-        busy = {id(job.conversation) for job in self._rows}
-        return next((job for job in self._queue if id(job.conversation) not in busy), None)
+        return startable(self._queue, self._rows, self.settings.slots)
 
     def _next(self) -> None:
         with self._lock:
             while job := self._startable():
+                if len(self._rows) == self.settings.slots and (other := standing(self._rows)):
+                    self._guarded(partial(self._give_way, other), [other])
                 self._queue.remove(job)
                 self._rows.append(job)
+
+    def _give_way(self, job: Job) -> None:
+        """A held reply leaves its slot, and waits behind all others to be made anew."""
+        self._leave(job, keep=True)
+        job.restart()
+        self._queue.append(job)
 
     def _guarded(self, action: Callable[[], None], jobs: Sequence[Job]) -> None:
         """An error of the model ends the replies that it struck, and nothing else."""
@@ -236,18 +242,10 @@ class Engine:
         heard = 0
         for job in self._rows[self._replying:]:
             while not job.ended and 2 * heard < self.settings.piece and (speech := job.unheard) is not None:
-                self._guarded(partial(self._encode, job, speech), [job])
+                self._guarded(partial(job.encode, speech), [job])
                 heard += 0 if speech.positions is None else len(speech.positions)
             if not job.ended and job.unread is None and job.unheard is None:
                 self._guarded(partial(self._open, job), [job])
-
-    def _encode(self, job: Job, speech: Speech) -> None:
-        model, began = self.omni.model, time.perf_counter()
-        mel = model.log_mel(speech.samples[None])
-        encoding = time.perf_counter()
-        job.timings.mel += encoding - began
-        speech.positions = model.encode(mel).row(0).clone()
-        job.timings.encode += time.perf_counter() - encoding
 
     def _open(self, job: Job) -> None:
         conversation = job.conversation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -41,8 +41,15 @@ class Job:
     def __init__(self, engine: Maker, prompt: tuple[Segment, ...], emit: Emit, settings: ReplySettings,
                  conversation: Conversation, held: bool, own: bool = True) -> None:
         self.engine, self.prompt, self.settings, self.conversation = engine, prompt, settings, conversation
-        self.held, self.live, self.ended = held, True, False
+        self.held, self.ended = held, False
         self.own = own  # the conversation is for this reply alone
+        self.began, self.began_at = time.perf_counter(), time.monotonic()
+        self._emit = emit
+        self.restart()
+
+    def restart(self) -> None:
+        """As it was before anything was made of it."""
+        self.live = True
         self.unread: Tensor | None = None  # embeddings [T, D] of the prompt; None while speech in it is to be encoded
         self.start = 0  # positions of the prompt
         self.limit = 1  # tokens
@@ -52,9 +59,8 @@ class Job:
         self._heard_until = 0.0  # when all that was said will have been heard, by the clock of `began`
         self._log_chance = 0.0
         self.timings = Timings()
-        self.began, self.began_at = time.perf_counter(), time.monotonic()
-        self._emit, self._kept = emit, list[Event]()
-        self._writer, self._text, self._sound = Detokeniser(engine.omni.tokenizer), "", list[Tensor]()
+        self._kept = list[Event]()
+        self._writer, self._text, self._sound = Detokeniser(self.engine.omni.tokenizer), "", list[Tensor]()
 
     # -- for callers, from any thread ---------------------------------------------------------------------------------
 
@@ -72,6 +78,15 @@ class Job:
     def unheard(self) -> Speech | None:
         """Speech in the prompt that is still to be encoded."""
         return next((part for part in self.prompt if isinstance(part, Speech) and part.positions is None), None)
+
+    def encode(self, speech: Speech) -> None:
+        """Have the model hear speech of the prompt."""
+        model, began = self.engine.omni.model, time.perf_counter()
+        mel = model.log_mel(speech.samples[None])
+        encoding = time.perf_counter()
+        self.timings.mel += encoding - began
+        speech.positions = model.encode(mel).row(0).clone()
+        self.timings.encode += time.perf_counter() - encoding
 
     def take(self, positions: int) -> Tensor:
         """The next embeddings [T, D] of the prompt, at most so many."""
@@ -141,6 +156,11 @@ class Job:
         said until Python looks for one."""
         self._emit, self._kept, self._sound = _nobody, [], []
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether nobody will hear more of it."""
+        return self._emit is _nobody
+
     def _reply(self, token_ends: tuple[int, ...], cancelled: bool) -> Reply:
         audio, rate, timings = torch.cat([torch.empty(0), *self._sound]), self.engine.omni.sample_rate, self.timings
         timings.total = self.elapsed
@@ -170,6 +190,21 @@ class Job:
             log.exception("engine: a listener failed")
             self._emit = _nobody
             self.cancel()
+
+
+def standing(making: Iterable[Job]) -> Job | None:
+    """The oldest reply that is held back with its first sound."""
+    return min((job for job in making if job.held and not job.live), key=lambda job: job.began, default=None)
+
+
+def startable(waiting: Iterable[Job], making: Sequence[Job], slots: int) -> Job | None:
+    """The first of those waiting whose conversation is not busy, if there is a slot for it: one that is free, or one
+    that a standing reply gives up. Those held back come last, and nobody gives up a slot for them."""
+    busy = {id(job.conversation) for job in making}
+    job = min((job for job in waiting if id(job.conversation) not in busy), key=lambda job: job.held, default=None)
+    if len(making) < slots or (job is not None and not job.held and standing(making) is not None):
+        return job
+    return None
 
 
 def _nobody(_: Event) -> None:

@@ -66,9 +66,9 @@ class Responses:
         self._items.history.items.clear()
 
     def take_prepared(self) -> Prepared | None:
-        """The question is over: the answer that was prepared for it, if one was."""
+        """The question is over: the answer that was prepared for it, if one was and can still be heard."""
         prepared, self._prepared = self._prepared, None
-        return prepared
+        return None if prepared is None or prepared.job.forgotten else prepared
 
     def making(self, item_id: object) -> Answer | None:
         """The answer being made, if it will be this item of the conversation."""

@@ -21,7 +21,7 @@ from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
 from tests import tiny
-from tests.engines import WAIT, stalled
+from tests.engines import WAIT, stalled, until
 
 
 class Heard:
@@ -160,6 +160,41 @@ def test_a_held_reply_waits_with_its_first_sound_until_it_is_released(engine: En
     assert heard.job is not None
     heard.job.release()
     assert_same(heard.reply(), alone(engine.omni, 0, 1.0, ReplySettings(chunk_units=2, max_new_tokens=tokens)))
+
+
+def test_held_replies_are_in_nobodys_way(omni: Omni) -> None:
+    with Engine(omni, EngineSettings(slots=2, queue=1, reply_tokens=20)) as engine:
+        held = [ask(engine, seed, held=True, chunk_units=2) for seed in range(3)]
+        for one in held[:2]:
+            assert isinstance(one.events.get(timeout=WAIT), Ready)
+        with pytest.raises(BusyError):
+            ask(engine, held=True)
+        with stalled(engine):
+            asked = [ask(engine, seed) for seed in range(3, 6)]  # as many as there are slots and places in the queue
+            with pytest.raises(BusyError):
+                ask(engine)
+        for seed, one in enumerate(asked, 3):
+            assert_same(one.reply(), alone(omni, seed, 1.0, ReplySettings(max_new_tokens=20)))
+        for seed, one in enumerate(held):  # those that gave way are made anew
+            assert one.job is not None
+            one.job.release()
+            *events, done = one.all()
+            assert isinstance(done, Done)
+            assert_same(done.reply, alone(omni, seed, 1.0, ReplySettings(chunk_units=2, max_new_tokens=20)))
+            assert "".join(event.delta for event in events if isinstance(event, Text)) == done.reply.text
+        until(lambda: engine.stats().busy == engine.stats().queued == 0)
+
+
+def test_the_longest_held_gives_way_and_is_prepared_again_where_there_is_room(omni: Omni) -> None:
+    with Engine(omni, EngineSettings(slots=2, reply_tokens=20)) as engine:
+        held = [ask(engine, seed, held=True, chunk_units=2) for seed in range(2)]
+        first, _ = [one.events.get(timeout=WAIT) for one in held]
+        ask(engine, seed=2).reply()
+        again = held[0].events.get(timeout=WAIT)
+        assert isinstance(first, Ready)
+        assert isinstance(again, Ready)
+        assert again.certainty == pytest.approx(first.certainty, rel=1e-4)
+        assert held[1].events.empty()
 
 
 def test_a_held_reply_that_is_cancelled_is_never_heard_of(engine: Engine) -> None:

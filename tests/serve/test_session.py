@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from omnivox.runtime.engine import Engine
+from tests.engines import until
 from tests.serve.talking import WAIT, Client, Talk
 
 
@@ -49,6 +51,32 @@ def test_the_answer_was_prepared_while_the_speaker_paused(talk: Talk, engine: En
     assert list(times) == ["pause_ms", "encode_ms", "prefill_ms", "first_token_ms", "first_audio_ms"]
     assert times["pause_ms"] <= times["first_audio_ms"]
     assert engine.stats().busy == 0
+
+
+def test_pauses_without_end_keep_nobody_from_an_answer(engine: Engine) -> None:
+    """As many as there are slots ask and send no more: others are answered, and they too once they go on."""
+    async def script(pool: ThreadPoolExecutor) -> None:
+        clients = [Client(engine, pool) for _ in range(engine.settings.slots + 1)]
+        *pausing, other = clients
+        async with asyncio.timeout(WAIT):
+            for client in pausing:
+                await client.sound(0.8)
+                await client.sound(0.3, loud=False)
+            while any(one is None or one.job.live for one in (c.session._responses._prepared for c in pausing)):
+                await asyncio.sleep(0.001)
+            await other.ask()
+            await other.until("response.done")
+            for client in pausing:
+                await client.sound(0.4, loud=False)
+            for client in pausing:
+                assert (await client.until("response.done"))["response"]["status"] == "incomplete"  # to its full length
+        for client in clients:
+            assert not client.errors
+            client.session.end()
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(script(pool))
+    until(lambda: engine.stats().busy == engine.stats().queued == 0)
 
 
 def test_what_was_prepared_is_thrown_away_where_the_speaker_goes_on(talk: Talk, engine: Engine) -> None:
