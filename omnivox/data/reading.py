@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnivox.data.records import halved
 from omnivox.errors import ConfigError, DataError
 
 CHUNK = 1 << 20
 LINES = frozenset({".jsonl", ".ndjson"})
 KNOWN = LINES | {".json", ".parquet"}
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that JSON writes as two
+DEEP = "nested too deeply"
 
 
 @dataclass(frozen=True)
@@ -114,18 +118,28 @@ def _record(line: bytes) -> Record:
     text = line.decode("utf-8-sig", errors="replace").strip()
     try:
         line.decode("utf-8-sig")
-        found = json.loads(text)
+        return _object(json.loads(text), text)
     except UnicodeDecodeError as error:
         return Broken(text, f"not UTF-8 ({error.reason} at byte {error.start})")
     except ValueError as error:
         return Broken(text, f"not JSON ({error})")
-    return found if isinstance(found, dict) else Broken(text, f"found a JSON {type(found).__name__}, not an object")
+    except RecursionError:
+        return Broken(text, DEEP)
+
+
+def _object(found: Any, text: str) -> Record:
+    """The record that JSON's `text` gave, if it is one that can be written again."""
+    if not isinstance(found, dict):
+        return Broken(text, f"found a JSON {type(found).__name__}, not an object")
+    if HALF.search(text) and halved(found):
+        return Broken(text, "holds half a character, which cannot be written")
+    return found
 
 
 def _array(path: Path) -> Iterator[Record]:
     """The elements of a JSON array, decoded one at a time: published files have gigabytes.
 
-    Raises DataError where the array is cut or broken: what follows cannot be found.
+    Raises DataError where the array is cut, broken or nested too deeply: what follows cannot be found.
     """
     decoder, text, start, number, ended = json.JSONDecoder(), "", 1, 0, False
     with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -139,6 +153,7 @@ def _array(path: Path) -> Iterator[Record]:
                 found, end = decoder.raw_decode(text, start)
                 if end == len(text) and not ended:  # a number may go on in the next piece
                     raise ValueError("piece ends")
+                record = _object(found, text[start:end])
             except ValueError as error:
                 more = file.read(max(CHUNK, len(text)))
                 if not more:
@@ -148,8 +163,10 @@ def _array(path: Path) -> Iterator[Record]:
                     ended = True
                 text, start = text[start:] + more, 0
                 continue
+            except RecursionError as error:
+                raise DataError(f"{path}: record {number + 1} is {DEEP}; expected an object of texts") from error
             text, start, number = text[end:] if end > CHUNK else text, 0 if end > CHUNK else end, number + 1
-            yield found if isinstance(found, dict) else Broken(str(found)[:200], "not an object")
+            yield record
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -161,9 +178,22 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
+                yield from _listed(batch)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: no Parquet file that can be read ({error})") from error
+
+
+def _listed(batch: Any) -> Iterator[Record]:
+    """The rows of a batch; one by one where some value, such as bytes that are no text, cannot be had."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows == 1:
+            yield Broken("", f"holds what is no value of its column ({error})")
+            return
+    for place in range(batch.num_rows):
+        yield from _listed(batch.slice(place, 1))
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------

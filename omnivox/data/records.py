@@ -86,6 +86,15 @@ def to_json(row: Row) -> str:
     return json.dumps(_plain(row), ensure_ascii=False, separators=(",", ":"))
 
 
+def halved(found: Any) -> bool:
+    """Whether some text in JSON's `found` holds half a character, as "\\ud83d" alone is, which cannot be written."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _plain(thing: Any) -> Any:
     if isinstance(thing, Clip | Turn | Row):
         values = ((one.name, _plain(getattr(thing, one.name))) for one in fields(thing))

@@ -108,11 +108,11 @@ def _why_nothing(folder: StageFolder, reports: Sequence[ShardReport]) -> str:
 def _rows(settings: SourceSettings) -> Iterator[tuple[Row, Outcome]]:
     names = _names(settings.sources)
     for source in settings.sources:
-        taken = 0
+        taken, home = 0, _home(source)
         for place, record in read_records(source, settings.split, settings.config):
             if settings.limit is not None and taken >= settings.limit:
                 break
-            row, outcome = _row(source, names[source], place, record, settings)
+            row, outcome = _row(source, names[source], home, place, record, settings)
             taken += isinstance(outcome, Row)
             yield row, outcome
 
@@ -125,14 +125,21 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return {source: name if shared[name] == 1 else source for source, name in short.items()}
 
 
-def _row(source: str, name: str, place: str, record: Record, settings: SourceSettings) -> tuple[Row, Outcome]:
+def _home(source: str) -> Path | None:
+    """The folder in which a source's sounds stand; None of a data set on the hub: its paths are not of this machine."""
+    path = Path(source)
+    return path if path.is_dir() else path.parent if path.exists() else None
+
+
+def _row(source: str, name: str, home: Path | None, place: str, record: Record, settings: SourceSettings
+         ) -> tuple[Row, Outcome]:
     licence = settings.licence or LICENCES.get(source, "unknown")
-    shown = record.text if isinstance(record, Broken) else str(record)
     try:
         if isinstance(record, Broken):
             raise _BadRecordError(f"broken: {record.why}")
-        turns = _turns(record, settings, Path(source))
+        turns = _turns(record, settings, home)
     except _BadRecordError as error:
+        shown = record.text if isinstance(record, Broken) else str(record)
         row = Row(row_id(name, place, shown), name, licence, (Turn(shown[:200]),))
         return row, Rejected(f"{error} ({place})")
     except DataError as error:
@@ -144,10 +151,10 @@ def _row(source: str, name: str, place: str, record: Record, settings: SourceSet
 
 # -- layouts ----------------------------------------------------------------------------------------------------------
 
-def _turns(record: Mapping[str, Any], settings: SourceSettings, source: Path) -> tuple[Turn, ...]:
+def _turns(record: Mapping[str, Any], settings: SourceSettings, home: Path | None) -> tuple[Turn, ...]:
     for field, layout in LAYOUTS.items():
         if isinstance(record.get(field), list):
-            turns = layout(record[field], settings, source)
+            turns = layout(record[field], settings, home)
             most = settings.turns or (None if layout is _spoken else 1)
             break
     else:
@@ -205,7 +212,7 @@ def _messages(found: list[Any], *_: Any) -> list[Turn]:
     return [turn for turn in turns if turn.instruction]
 
 
-def _spoken(found: list[Any], settings: SourceSettings, source: Path) -> list[Turn]:
+def _spoken(found: list[Any], settings: SourceSettings, home: Path | None) -> list[Turn]:
     """[{from, text, speech, unit}]: question and answer are speech already, and stay as they are."""
     turns: list[Turn] = []
     for one in found:
@@ -213,7 +220,7 @@ def _spoken(found: list[Any], settings: SourceSettings, source: Path) -> list[Tu
             raise _BadRecordError(f"broken: a turn is {type(one).__name__}, not an object")
         who, text = str(one.get("from", one.get("role", ""))).lower(), _text(one.get("text", one.get("value")), "text")
         _refuse_units(one, settings)
-        clip = _clip(one.get("speech"), source)
+        clip = _clip(one.get("speech"), home)
         if who in PEOPLE and text:
             turns.append(Turn(text, question=text, question_audio=clip))
         elif who in MODELS and turns and turns[-1].answer is None and text:
@@ -228,27 +235,37 @@ def _refuse_units(one: Mapping[str, Any], settings: SourceSettings) -> None:
     units = one.get("unit", one.get("units"))
     if not units or settings.reextract:
         return
-    values = [int(digits) for digits in re.findall(r"\d+", units if isinstance(units, str) else str(units))]
+    values = [int(digits) for digits in re.findall(r"\d{1,9}", units if isinstance(units, str) else str(units))]
     raise DataError(f"unit: found {len(values)} units up to {max(values, default=0)}; published conversations hold "
                     "those of another tokenizer (CosyVoice's, 0 to 6560), which no unit vocoder here speaks and which "
                     "cannot be converted; add --reextract to leave them out, and the stages 'speak' and 'quantise' "
                     "make units of the answers' speech")
 
 
-def _clip(found: Any, source: Path) -> Clip | None:
+def _clip(found: Any, home: Path | None) -> Clip | None:
     """The source's own sound file, where it is there."""
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or home is None:
         return None
-    folder = source if source.is_dir() else source.parent
-    for path in (Path(found), folder / found, folder / Path(found).name):
-        if path.is_file():
-            try:
-                return Clip(str(path.resolve()), round(soundfile.info(path).duration, 4))
-            except soundfile.LibsndfileError as error:
-                raise _BadRecordError(f"sound: {path} cannot be read ({error.error_string})") from error
-    return None
+    path = _sound(found, home)
+    try:
+        return None if path is None else Clip(str(path), round(soundfile.info(path).duration, 4))
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: of samples without a header
+        raise _BadRecordError(f"sound: {path} cannot be read ({getattr(error, 'error_string', error)})") from error
 
 
-Layout = Callable[[list[Any], SourceSettings, Path], list[Turn]]
+def _sound(found: str, home: Path) -> Path | None:
+    """The file that `found` names inside `home`. One outside it is not taken, be it by a link: what is taken is
+    published, and who wrote the source may have wished for anything on this machine."""
+    try:
+        there = [path.resolve() for path in (Path(found), home / found, home / Path(found).name) if path.is_file()]
+    except OSError as error:
+        raise _BadRecordError(f"sound: {found[:40]!r} is no path of a file ({error.strerror})") from error
+    inside = [path for path in there if path.is_relative_to(home.resolve())]
+    if there and not inside:
+        raise _BadRecordError(f"sound: {found} stands outside {home}; expected a file of the source's own folder")
+    return inside[0] if inside else None
+
+
+Layout = Callable[[list[Any], SourceSettings, Path | None], list[Turn]]
 LAYOUTS: dict[str, Layout] = {
     "conversation": _spoken, "conversations": _messages, "messages": _messages, "data": _alternating}

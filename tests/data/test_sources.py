@@ -214,7 +214,12 @@ def test_a_sound_that_cannot_be_read_costs_its_row(tmp_path: Path) -> None:
     ('{"colour": "red"}', "layout: found the fields colour; expected one of instruction, question"),
     ('{"data": []}', "empty: "), ('{"messages": [{"role": "assistant", "content": "a"}]}', "order: "),
     ('{"conversations": [{"from": "human", "value": "<speech>\\nAnswer."}]}', "wordless: "),
-    ('{"conversation": [{"from": "gpt", "text": "a"}]}', "order: ")])
+    ('{"conversation": [{"from": "gpt", "text": "a"}]}', "order: "),
+    ('{"instruction": "Half \\ud83d a smile?"}', "broken: holds half a character"),
+    ('{"instruction": "a", "\\uDE00": 1}', "broken: holds half a character"),
+    (f'{{"instruction": {"[" * 100_000}', "broken: nested too deeply"),
+    (f'{{"conversation": [{{"from": "human", "text": "a", "speech": "{"A" * 5_000}"}}]}}',
+     f"sound: '{'A' * 40}' is no path of a file")])
 def test_a_record_of_no_use_is_left_out_with_its_reason_and_place(line: str, why: str, tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     path.write_text('{"instruction": "a"}\n' + line + '\n{"instruction": "b"}\n')
@@ -229,6 +234,39 @@ def test_bytes_that_are_no_text_cost_their_line(tmp_path: Path) -> None:
     path.write_bytes(b'{"instruction": "a"}\n{"instruction": "\xff\xfe"}\n')
     assert len(rows(tmp_path, path)) == 1
     assert reasons(tmp_path)[0].startswith("broken: not UTF-8")
+
+
+def test_half_a_character_in_an_array_costs_its_record(tmp_path: Path) -> None:
+    some = ["a", "\ud83d", "\U0001f600"]
+    path = written(tmp_path / "h.json", [*({"question": one} for one in some), "\ud83d"])
+    assert [row.turns[0].instruction for row in rows(tmp_path, path)] == ["a", "\U0001f600"]
+    assert [reason.partition(":")[0] for reason in reasons(tmp_path)] == ["broken", "broken"]
+
+
+def test_an_array_nested_too_deeply_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text('[{"question": "a"}, {"question": ' + "[" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json: record 2 is nested too deeply"):
+        rows(tmp_path, path)
+
+
+def test_bytes_that_are_no_text_cost_their_row_of_a_parquet_file(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = arrow.array([b"a", b"\xff\xfe", b"b"], arrow.binary()).view(arrow.string())
+    parquet.write_table(arrow.table({"question": texts}), tmp_path / "b.parquet")
+    assert [row.turns[0].instruction for row in rows(tmp_path, tmp_path / "b.parquet")] == ["a", "b"]
+    [reason] = reasons(tmp_path)
+    assert reason.startswith("broken: holds what is no value of its column ('utf-8' codec")
+    assert reason.endswith("(b.parquet:2)")
+
+
+def test_a_unit_of_many_digits_is_refused_as_any(tmp_path: Path) -> None:
+    unit = {**SPEECH["conversation"][1], "unit": "9" * 5_000}  # type: ignore[dict-item]
+    path = written(tmp_path / "u.json", [{"conversation": [SPEECH["conversation"][0], unit]}])
+    with pytest.raises(DataError, match="published conversations hold those of another tokenizer"):
+        rows(tmp_path, path)
 
 
 def test_nothing_of_use_is_an_error_that_says_why(tmp_path: Path) -> None:
