@@ -64,7 +64,7 @@ class ReplyCache:
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; it is with the operating system when this returns."""
         line = json.dumps({"key": key, "text": reply.text, "tokens_in": reply.tokens_in,
-                           "tokens_out": reply.tokens_out}, ensure_ascii=False) + "\n"
+                           "tokens_out": reply.tokens_out}) + "\n"  # ASCII: a model may say half a character
         with self._lock:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)

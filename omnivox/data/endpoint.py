@@ -30,6 +30,7 @@ from omnivox.errors import ConfigError
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 BUSY = frozenset({429, 503, 529})  # of those: it is not the request that is at fault
 CLOSED = frozenset({401, 402, 403, 404, 405})
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)  # of JSON from outside
 REFUSALS = 3  # requests refused before any is answered: is it the endpoint?
 PROBE = Request(prompts.answer("How are you?", (), "English", 20), prompts.ANSWER_SCHEMA)
 
@@ -283,8 +284,13 @@ def _read(response: httpx.Response) -> Reply:
         if not isinstance(content, str):
             raise TypeError(f"content is {type(content).__name__}")
         return Reply(content, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise PassingError(f"the answer is no chat completion ({type(error).__name__}: {error})") from error
+
+
+def in_short(said: Any) -> str:
+    """200 characters of what an endpoint says, in one line; half a character, which nobody can write, is a "?"."""
+    return " ".join(str(said).split())[:200].encode(errors="replace").decode()
 
 
 def told(response: httpx.Response) -> str:
@@ -293,9 +299,9 @@ def told(response: httpx.Response) -> str:
         found = response.json()
         error = found.get("error", found)
         message = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = response.text
-    return f"{response.status_code} {' '.join(str(message).split())[:200]}".strip()
+    return f"{response.status_code} {in_short(message)}".strip()
 
 
 def retry_after(response: httpx.Response) -> float | None:

@@ -82,7 +82,7 @@ def json_object(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found, _ = json.JSONDecoder().raw_decode(text, start)
             break
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     if not isinstance(found, dict):
         raise UnusableError(f"no JSON object in {_shown(text)}")

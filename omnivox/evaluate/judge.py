@@ -21,7 +21,17 @@ from typing import Any
 import httpx
 
 from omnivox.data.cache import Reply, ReplyCache, digest
-from omnivox.data.endpoint import CLOSED, PASSING, EndpointSettings, PassingError, backed_off, retry_after, told
+from omnivox.data.endpoint import (
+    CLOSED,
+    PASSING,
+    UNREADABLE,
+    EndpointSettings,
+    PassingError,
+    backed_off,
+    in_short,
+    retry_after,
+    told,
+)
 from omnivox.data.llm import Request, UnusableError, json_object
 from omnivox.errors import ConfigError
 
@@ -123,7 +133,7 @@ def read_marks(choice: Mapping[str, Any], names: Sequence[str]) -> dict[str, int
     """The marks that a reply gives. Raises _UselessError."""
     content = choice["content"] or ""
     if choice["refusal"] or choice["ended"] == "content_filter":
-        raise _UselessError("refusal", " ".join(str(choice["refusal"] or "filtered").split())[:200])
+        raise _UselessError("refusal", in_short(choice["refusal"] or "filtered"))
     if choice["ended"] == "length":
         raise _UselessError("cut", f"the reply became as long as it may be, {len(content)} characters")
     try:
@@ -226,5 +236,5 @@ def _read(response: httpx.Response) -> Reply:
         usage = found.get("usage") or {}
         return Reply(json.dumps(kept, ensure_ascii=False), int(usage.get("prompt_tokens") or 0),
                      int(usage.get("completion_tokens") or 0))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise PassingError(f"the answer is no chat completion ({type(error).__name__}: {error})") from error

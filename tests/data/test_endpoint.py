@@ -299,7 +299,8 @@ def worse(times: int, bad: str) -> Callable[[str], str]:
 @pytest.mark.parametrize("bad", [
     "", "I cannot do that.", '{"sayable": true}', '{"sayable": "yes", "question": "a"}', '{"sayable": true, "questi',
     '{"sayable": true, "question": ""}', '{"sayable": true, "question": "Use `print(x)` or https://salt.org"}',
-    '{"sayable": true, "question": "What is 塩?"}', json.dumps({"sayable": True, "question": "word " * 200})])
+    '{"sayable": true, "question": "What is 塩?"}', json.dumps({"sayable": True, "question": "word " * 200}),
+    "Sure \ud83d", '{"sayable": true, "question": "What is \\ud83d?"}', '{"question": ' + "[" * 100_000])
 def test_a_reply_of_no_use_is_asked_for_again_and_then_the_row_is_rejected(bad: str, tmp_path: Path) -> None:
     build = source(tmp_path / "a", ROWS)
     with serving(reply=worse(2, bad)) as served:
@@ -318,6 +319,18 @@ def test_a_reply_of_no_use_is_asked_for_again_and_then_the_row_is_rejected(bad: 
         rewrite(build, served)
         assert served.times("salt") == 3
         assert sum(served.asked.values()) == len(ROWS) + 2
+
+
+def test_half_a_character_in_a_refusal_is_no_hindrance(tmp_path: Path) -> None:
+    def refuses(handler: Handler, body: dict[str, Any]) -> bool:
+        if "tea" in body["messages"][0]["content"]:
+            handler.say(400, {"error": {"message": "no \ud83d"}})
+            return True
+        return False
+
+    with serving(fault=refuses) as served:
+        assert len(rewrite(source(tmp_path, ROWS), served)) == len(ROWS) - 1
+        assert reasons(tmp_path) == [("r3", "endpoint: 400 no ?")]
 
 
 def test_what_the_model_finds_unsayable_is_rejected_at_once(tmp_path: Path) -> None:

@@ -119,9 +119,12 @@ def status(code: int, **headers: str) -> Fault:
 USELESS: dict[str, tuple[Fault, str, str]] = {
     "words": (saying("A four, I think."), "no JSON", "no JSON object in 'A four, I think.'"),
     "half": (saying('{"score": 4'), "no JSON", "no JSON object"),
+    "half a character": (saying("Four \ud83d"), "no JSON", "no JSON object in 'Four \\ud83d'"),
+    "deep": (saying('{"score": ' + "[" * 100_000), "no JSON", "no JSON object"),
     "nothing": (saying(None), "no JSON", "no JSON object"),
     "cut": (saying('{"score": 4} and fur', "length"), "cut", "as long as it may be"),
     "refusal": (saying(None, refusal="I cannot judge this."), "refusal", "I cannot judge this."),
+    "refusal, cut": (saying(None, refusal="No \ud83d"), "refusal", "No ?"),
     "filter": (saying('{"score": 4}', "content_filter"), "refusal", "filtered"),
     "zero": (saying('{"score": 0}'), "no mark", "score is 0; expected 1 to 5"),
     "six": (saying('{"score": 6}'), "no mark", "score is 6; expected 1 to 5"),
