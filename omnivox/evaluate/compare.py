@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnivox.errors import CheckpointError, ConfigError
-from omnivox.evaluate.folder import RunFolder
+from omnivox.errors import CheckpointError, ConfigError, OmnivoxError
+from omnivox.evaluate.folder import RunFolder, reasons
 from omnivox.evaluate.measure import Measure
 from omnivox.evaluate.measures import MeasureOptions, find_measure, named
 from omnivox.evaluate.questions import QuestionSet, find_questions
@@ -43,8 +43,8 @@ def compare(specs: Sequence[str], work: Path, asked: Asked, options: MeasureOpti
             skip: bool = False, echo: bool = True) -> list[RunFolder]:
     """Every system's answers, measured. Measures that cannot be had are noted in each run's folder.
 
-    skip: leave out systems that cannot be had, and note why beside the runs. Raises ConfigError,
-    CheckpointError: a system cannot be had, or a measure has no such name. DataError: a folder holds another run.
+    skip: leave out systems that cannot be had, and note why beside the runs. Raises OmnivoxError: a system cannot be
+    had. ConfigError: a measure has no such name. DataError: a folder holds another run.
     """
     questions = find_questions(asked.questions)
     measures, missing = _measures(asked.measures, options)
@@ -53,7 +53,7 @@ def compare(specs: Sequence[str], work: Path, asked: Asked, options: MeasureOpti
         given = {"api_key": api_key} if api_key and spec.partition(":")[0] in KEYED else {}
         try:
             system = find_system(spec, **given)
-        except (ConfigError, CheckpointError) as error:
+        except OmnivoxError as error:
             if not skip:
                 raise
             absent[spec] = str(error)
@@ -71,8 +71,8 @@ def _keep_absent(folder: Path, absent: Mapping[str, str]) -> None:
 
 
 def absent_systems(folder: Path) -> dict[str, str]:
-    """Systems that could not be had for a set of questions, and why."""
-    return dict(json.loads((folder / ABSENT).read_text(encoding="utf-8"))) if (folder / ABSENT).exists() else {}
+    """Systems that could not be had for a set of questions, and why. Raises DataError: that cannot be read."""
+    return reasons(folder / ABSENT)
 
 
 def _measures(names: Sequence[str], options: MeasureOptions) -> tuple[list[Measure], dict[str, str]]:
@@ -92,8 +92,7 @@ def _one(system: System, spec: str, work: Path, questions: QuestionSet, asked: A
                  shard=asked.shard, seed=asked.seed, echo=echo)
     if measures:
         measure(run, measures, questions, limit=asked.limit, echo=echo)
-    if missing:
-        run.keep_unavailable(missing)
+    run.keep_unavailable(missing, measured=[one.name for one in measures])
     return run
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,14 +143,26 @@ class RunFolder:
         return {score.key: score for score in _rows(self.path / "scores.jsonl", Score)}
 
     def unavailable(self) -> dict[str, str]:
-        """Measures that could not be had, and why."""
-        file = self.path / "unavailable.json"
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        """Measures that could not be had, and why. Raises DataError: that cannot be read."""
+        return reasons(self.path / "unavailable.json")
 
-    def keep_unavailable(self, reasons: Mapping[str, str]) -> None:
-        """Note why measures could not be had, beside what was noted before."""
-        with atomic(self.path / "unavailable.json") as temporary:
-            temporary.write_text(json.dumps(self.unavailable() | dict(reasons), indent=1) + "\n", encoding="utf-8")
+    def keep_unavailable(self, missing: Mapping[str, str], measured: Iterable[str] = ()) -> None:
+        """Note why measures could not be had, beside what was noted before of others than those now `measured`."""
+        before, had = self.unavailable(), set(measured)
+        now = {name: why for name, why in before.items() if name not in had} | dict(missing)
+        if now != before:
+            with atomic(self.path / "unavailable.json") as temporary:
+                temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
+def reasons(file: Path) -> dict[str, str]:
+    """Who or what could not be had, and why, of a file that may be missing. Raises DataError: it cannot be read."""
+    if not file.exists():
+        return {}
+    try:
+        return {str(name): str(why) for name, why in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); remove it") from error
 
 
 def _rows(file: Path, kind: type[R]) -> Iterator[R]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from omnivox.data.dataset import SpokenDataset
+from omnivox.data.records import halved
 from omnivox.errors import AudioError, ConfigError, DataError
 from omnivox.nano import questions as held
 from omnivox.sound import read_audio
@@ -125,20 +127,25 @@ def _sounds(folder: Path) -> QuestionSet:
 
 
 def _rows(manifest: Path) -> Iterator[dict[str, str]]:
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(manifest.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         where = f"{manifest}:{number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            text = line.decode("utf-8-sig").strip()
+            row = json.loads(text)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save it as such") from error
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: is no JSON ({error})") from error
         if not isinstance(row, dict):
-            raise DataError(f'{where}: found {line[:40]!r}; expected {{"id", "text", "audio"}}')
+            raise DataError(f'{where}: found {text[:40]!r}; expected {{"id", "text", "audio"}}')
+        if halved(row):
+            raise DataError(f"{where}: holds half a character, which cannot be written; expected whole ones")
         for key in ("id", "text", "audio", "answer", "topic"):
             if not isinstance(row.get(key), str) and (key in ("id", "text", "audio") or row.get(key) is not None):
                 raise DataError(f"{where}: {key} is {row.get(key)!r}; expected a string")
-        if not (manifest.parent / row["audio"]).is_file():
+        if not os.path.isfile(manifest.parent / row["audio"]):  # noqa: PTH113 (Path raises for a name too long)
             raise DataError(f"{where}: audio: no file {manifest.parent / row['audio']}")
         yield row
 

@@ -107,12 +107,17 @@ def ask(system: System, question: Question, run: RunFolder, seed: int) -> Answer
             raise RuntimeError("the reply has no end")
     except Exception as error:  # whatever a system raises is its failure
         told = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        return Answered(question.id, question.text, error=told)
+        return Answered(question.id, question.text, error=_whole(told))
     sound = reply.audio.detach().float().cpu()
-    return Answered(question.id, question.text, reply.text,
+    return Answered(question.id, question.text, _whole(reply.text),
                     run.keep_sound(question.id, sound, reply.sample_rate) if len(sound) else None, reply.sample_rate,
                     len(sound) / reply.sample_rate, asdict(reply.timings), text_done, len(reply.units),
                     lagging)
+
+
+def _whole(text: str) -> str:
+    """`text` as it can be written: a server may have cut a character in two, or sent one half of it alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _seed(seed: int, identity: str) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from omnivox.cli import app
 from omnivox.evaluate import bundled
 from tests import tiny
+from tests.data.chat_server import serving
 from tests.evaluate.answering import write_questions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,18 @@ def test_tables_go_on_without_a_system_that_is_not_there(model: Path, tmp_path: 
     refused(call(*words), "nothing")
     told = well("--tables", *words)
     assert re.search(r"nothing could not be had: .*nothing", Path(told["tables"]).read_text())
+    told = well("--tables", *words, "--system", "realtime:ws://127.0.0.1:9")
+    assert re.search(r"127\.0\.0\.1:9 could not be had: .*cannot connect", Path(told["tables"]).read_text())
+
+
+def test_a_measure_that_is_had_at_last_is_no_longer_missed(model: Path, tmp_path: Path) -> None:
+    words = ("--system", f"omni:{model}?{SHORT}", "--questions", write_questions(tmp_path / "asked", 1), "--measure",
+             "s2tif", "--work", tmp_path / "work")
+    assert set(well(*words)["runs"][0]["unavailable"]) == {"s2tif_content", "s2tif_style"}
+    with serving(reply=lambda prompt: '{"content": 4, "style": 5}') as served:
+        told = well(*words, "--judge-url", served.url, "--judge-model", "tiny")["runs"][0]
+    assert told["figures"]["s2tif_content"] == {"value": 4.0, "n": 1}
+    assert told["unavailable"] == {}
 
 
 def test_shards_answer_and_one_more_call_measures(model: Path, tmp_path: Path) -> None:

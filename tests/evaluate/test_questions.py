@@ -53,6 +53,9 @@ def test_the_digest_tells_sets_apart(tmp_path: Path) -> None:
     ('{"id": "x", "audio": "0.wav"}', "questions.jsonl:2: text is None; expected a string"),
     ('{"id": "x", "text": "a", "audio": "0.wav", "answer": 4}', "questions.jsonl:2: answer is 4"),
     ('{"id": "x", "text": "a", "audio": "none.wav"}', "questions.jsonl:2: audio: no file"),
+    (f'{{"id": "x", "text": "a", "audio": "{"a" * 5_000}"}}', "questions.jsonl:2: audio: no file"),
+    ('{"id": "x", "text": "a \\ud83d", "audio": "0.wav"}', "questions.jsonl:2: holds half a character"),
+    ("[" * 100_000, "questions.jsonl:2: is no JSON"),
     ('{"id": "../x", "text": "a", "audio": "0.wav"}', r"id '../x'; expected letters"),
     ('{"id": "q0", "text": "a", "audio": "0.wav"}', "id 'q0' stands there 2 times")])
 def test_a_line_that_makes_no_sense(line: str, said: str, tmp_path: Path) -> None:
@@ -61,6 +64,21 @@ def test_a_line_that_makes_no_sense(line: str, said: str, tmp_path: Path) -> Non
         file.write(line + "\n")
     with pytest.raises(DataError, match=said):
         find_questions(str(tmp_path))
+
+
+def test_a_list_that_is_not_utf_8(tmp_path: Path) -> None:
+    write_questions(tmp_path, 1)
+    with (tmp_path / "questions.jsonl").open("ab") as file:
+        file.write('{"id": "x", "text": "café", "audio": "0.wav"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"questions\.jsonl:2: is not UTF-8 \(.* at byte 24\)"):
+        find_questions(str(tmp_path))
+
+
+def test_an_editors_mark_before_utf_8_is_passed_over(tmp_path: Path) -> None:
+    write_questions(tmp_path, 1)
+    file = tmp_path / "questions.jsonl"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert find_questions(str(tmp_path)).ids == ("q0",)
 
 
 def test_a_sound_that_is_none(tmp_path: Path) -> None:

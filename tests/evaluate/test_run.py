@@ -7,18 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 from omnivox.errors import ConfigError, DataError
 from omnivox.evaluate import folder as folders
 from omnivox.evaluate.folder import RunFolder
 from omnivox.evaluate.questions import QuestionSet, find_questions
 from omnivox.evaluate.run import answer, measure, parse_shard
+from omnivox.runtime.events import Done
+from omnivox.systems.system import Event
 from tests.evaluate.answering import RATE, Loudness, Tones, write_questions
 
 KILLED = """
@@ -153,6 +158,21 @@ def test_a_silent_answer_has_no_sound(questions: QuestionSet, tmp_path: Path) ->
 
 # -- what is refused --------------------------------------------------------------------------------------------------
 
+def test_half_a_character_costs_no_answer(questions: QuestionSet, tmp_path: Path) -> None:
+    class Halves(Tones):
+        def respond(self, question: Tensor) -> Iterator[Event]:
+            if len(question) == 1700:
+                raise RuntimeError("it broke \ud83d")
+            for event in super().respond(question):
+                yield replace(event, reply=replace(event.reply, text="a \ud83d\ude00 b \ud83d")) if isinstance(
+                    event, Done) else event
+
+    answer(Halves(), questions, tmp_path / "run", limit=2, echo=False)
+    first, second = rows(tmp_path / "run")
+    assert first["text"] == "a \U0001f600 b \ufffd"
+    assert second["error"] == "RuntimeError: it broke \ufffd"
+
+
 def test_another_run_is_refused(questions: QuestionSet, tmp_path: Path) -> None:
     answer(Tones(), questions, tmp_path / "run", limit=1, echo=False)
     for change in ({"system": Tones(300.0)}, {"seed": 1},
@@ -249,3 +269,8 @@ def test_why_a_measure_could_not_be_had_is_kept(tmp_path: Path) -> None:
     run.keep_unavailable({"utmos": "no weights"})
     run.keep_unavailable({"asr_wer": "no jiwer"})
     assert run.unavailable() == {"utmos": "no weights", "asr_wer": "no jiwer"}
+    run.keep_unavailable({"plcmos": "no speechmos"}, measured=["utmos", "exact"])
+    assert run.unavailable() == {"asr_wer": "no jiwer", "plcmos": "no speechmos"}
+    (tmp_path / "unavailable.json").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"unavailable\.json: cannot be read .*; remove it"):
+        run.unavailable()
