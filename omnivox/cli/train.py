@@ -34,7 +34,7 @@ def train(
                        ] = None,
     vocoder: Annotated[Path | None, typer.Option(help="Unit vocoder for the finished model (stage2).")] = None,
     model: Annotated[Path | None, typer.Option(help="Checkpoint for stage2 to go on from, default: stage1's; or "
-                                                    "nano's begin, default: the bundled one.")] = None,
+                                                    "nano's begin (and blend), default: the bundled one.")] = None,
     hubert: Annotated[str | None, typer.Option(help="units, vocoder: a HuBERT, as folder, hub name or fairseq's .pt.")
                       ] = None,
     centres: Annotated[Path | None, typer.Option(help="vocoder: k-means centres; default: those of the step units.")
@@ -62,10 +62,13 @@ def train(
     with clear_errors():
         work = work or Path("build") / recipe
         if recipe == "nano":
+            _unused("nano", {"--data": data, "--held": held, "--llm": llm, "--whisper": whisper, "--vocoder": vocoder,
+                             "--hubert": hubert, "--centres": centres, "--set": changes})
             _nano(step, work, scale, plan, model)
             return
         from omnivox.train.recipes import find_recipe
 
+        _unused(recipe, {"--scale": scale if scale != 1 else None})
         found = _changed(find_recipe(recipe), llm, whisper, changes or [])
         if plan:
             from omnivox.train.plan import Machine
@@ -81,6 +84,11 @@ def train(
             _voice(step, work, found, data, hubert, centres)
             return
         _run(step, work, found, data, held, vocoder, model)
+
+
+def _unused(recipe: str, flags: dict[str, object]) -> None:
+    if given := [name for name, value in flags.items() if value]:
+        raise ConfigError(f"{given[0]}: found with the recipe {recipe}, which does not use it; expected it left out")
 
 
 def _nano(step: str | None, work: Path, scale: float, plan: bool, model: Path | None) -> None:

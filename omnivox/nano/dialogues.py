@@ -22,8 +22,8 @@ from omnivox.nano.english import common_words, made_up_words
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
-__all__ = ["Dialogue", "Split", "answers", "question_words", "sample", "sample_evenly", "sample_strange",
-           "strange_words", "tokens", "vocabulary", "word_salad"]
+__all__ = ["Dialogue", "Split", "answers", "filled_words", "question_words", "sample", "sample_evenly",
+           "sample_strange", "strange_words", "tokens", "vocabulary", "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
 T = TypeVar("T")
@@ -115,6 +115,17 @@ def _relation_words() -> dict[int, frozenset[str]]:
 def _spread_of_words() -> Mapping[str, int]:
     """In how many relations' questions each word occurs."""
     return Counter(word for words in _relation_words().values() for word in words)
+
+
+@cache
+def filled_words() -> Mapping[str, frozenset[str]]:
+    """By topic, the words that fill the slots of its questions: what is asked about, whatever they are elsewhere."""
+    found: dict[str, frozenset[str]] = {}
+    for relation in _relations():
+        slots = {slot for template in relation.train for slot in re.findall(r"\{(\w+)\}", template.text)}
+        words = {word for row in relation.rows for slot in slots for word in row[slot].lower().split()}
+        found[relation.topic] = found.get(relation.topic, frozenset()) | words
+    return found
 
 
 def sample_strange(rng: random.Random, _: Split = "train") -> Dialogue:

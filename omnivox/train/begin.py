@@ -2,10 +2,12 @@
 
 LLM and encoder count as trained, and are gone on from by the steps `hear` and `stage1`; the others begin at step 0 with
 the model's weights. Its units, which nobody needs who only wants answers, are the file `units.safetensors` beside them.
+`begun.json` says which model it was, and whether all of it has been written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import copyfile
@@ -24,10 +26,11 @@ from omnivox.train.recognise import Recogniser
 from omnivox.writing import atomic
 
 UNITS = "units.safetensors"
+BEGUN = "begun.json"
 
 
 def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tensor, model: str | Path) -> None:
-    """Write the checkpoints of a work folder that has none.
+    """Write the checkpoints of a work folder that has none; killed, it can be run again.
 
     words, sounds: the domain's tokens, and the embeddings [V, D] that the LLM reads for them.
     Raises ConfigError where the model's sizes or words are not the recipe's, or its units are missing; DataError where
@@ -54,17 +57,41 @@ def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tens
         ("encoder", {"recogniser": recogniser}, recipe.encoder, True),
         ("vocoder", {"vocoder": vocoder}, recipe.vocoder_training, False),
         ("stage2", {"speech_decoder": loaded.model.speech_decoder}, recipe.stage2, False)]
-    for name, *_ in runs:
-        if (path := work / name / "checkpoint.pt").exists():
-            raise DataError(f"{path}: the folder holds a run already; expected an empty one to begin in")
+    source = "nano" if str(model) == "nano" else str(Path(model).resolve())
+    if _mark(work) != {"model": source, "whole": False}:
+        for name in (BEGUN, *(f"{name}/checkpoint.pt" for name, *_ in runs)):
+            if (path := work / name).exists():
+                raise DataError(f"{path}: the folder holds a run already; expected an empty one to begin in")
+    _write_mark(work, source, whole=False)
     for part in (loaded.model, vocoder):
         part.requires_grad_(True)
     loaded.model.llm.get_input_embeddings().requires_grad_(False)
     for name, modules, settings, done in runs:
+        (work / name / "checkpoint.pt").unlink(missing_ok=True)  # of a beginning that was killed
         run = Run(work / name, modules, settings.schedule, settings)
         run.step = settings.schedule.steps if done else 0
         run.save()
     copy_units(units.parent, work)
+    _write_mark(work, source, whole=True)
+
+
+def begun_with(work: Path) -> str:
+    """The model that training in `work` began with. Raises DataError where it began with none."""
+    mark = _mark(work)
+    if not mark.get("whole"):
+        raise DataError(f"{work / BEGUN}: {'not finished' if mark else 'missing'}; run the step 'begin' first")
+    return str(mark["model"])
+
+
+def _mark(work: Path) -> dict[str, Any]:
+    path = work / BEGUN
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write_mark(work: Path, model: str, whole: bool) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    with atomic(work / BEGUN) as path:
+        path.write_text(json.dumps({"model": model, "whole": whole}) + "\n", encoding="utf-8")
 
 
 def copy_units(source: Path, destination: Path) -> None:

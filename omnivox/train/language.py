@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,13 +102,16 @@ def _rank() -> Mapping[str, int]:
     return Counter(word for _ in range(20_000) for word in dialogues.sample_evenly(rng, "train").question.split())
 
 
-def rephrase(words: list[str], config: LanguageConfig, rng: random.Random) -> list[str]:
-    """`words` with small words lost, added or exchanged: phrasings never written must be understood too."""
+def rephrase(words: list[str], config: LanguageConfig, rng: random.Random, kept: Container[str] = ()) -> list[str]:
+    """`words` with small words lost, added or exchanged: phrasings never written must be understood too.
+
+    kept: words that are asked about, and stay; "find" carries a phrasing, but not where its past tense is wanted.
+    """
     words = list(words)
     for _ in range(EDITS):
         if rng.random() >= config.glue:
             continue
-        small = [i for i, word in enumerate(words) if word in GLUE]
+        small = [i for i, word in enumerate(words) if word in GLUE and word not in kept]
         edit = rng.choice(("exchange", "lose", "add"))
         if edit == "exchange" and small:
             words[rng.choice(small)] = rng.choice(GLUE)
@@ -116,8 +119,9 @@ def rephrase(words: list[str], config: LanguageConfig, rng: random.Random) -> li
             del words[rng.choice(small)]
         elif edit == "add":
             words.insert(rng.randint(0, len(words)), rng.choice(GLUE))
-    if len(words) > 3 and rng.random() < config.drop:
-        del words[rng.randrange(len(words))]
+    if len(words) > 3 and rng.random() < config.drop and (
+            droppable := [i for i, word in enumerate(words) if word not in kept]):
+        del words[rng.choice(droppable)]
     return words
 
 
@@ -136,7 +140,8 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
         words = dialogue.question.split()
         task, said = TRANSCRIBE, dialogue.question
     else:
-        words = rephrase(dialogue.question.split(), config, rng)
+        kept = dialogues.filled_words().get(dialogue.topic, ())
+        words = rephrase(dialogue.question.split(), config, rng, kept)
         task, said = ANSWER, dialogue.answer
         if rng.random() < config.unheard:
             words[min(range(len(words)), key=lambda i: _rank()[words[i]])] = UNKNOWN

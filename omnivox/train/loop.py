@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from omnivox.errors import DataError
 from omnivox.stopping import stoppable
 from omnivox.train.progress import Bar
+from omnivox.train.signals import Signals, ignore_signals
 from omnivox.writing import alone, atomic
 
 
@@ -77,7 +78,7 @@ def prepared(run: Run, batch_of: Callable[[int], Batch]) -> Iterator[Batch]:
     if not todo:
         return iter(())
     loader = DataLoader(_Steps(batch_of, run.schedule.steps), batch_size=None, sampler=todo, num_workers=1,
-                        prefetch_factor=8)
+                        prefetch_factor=8, worker_init_fn=ignore_signals)
     return iter(loader)
 
 
@@ -169,7 +170,13 @@ def _step(run: Run, losses: Losses) -> dict[str, float]:
         group["lr"] = run.schedule.lr * run.schedule.factor(run.step)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.parameters, run.schedule.clip)
-    run.optimiser.step()
-    run.step += 1
+    norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.schedule.clip))
+    if not math.isfinite(norm):
+        raise DataError(f"{run.folder}: the gradient of step {run.step} has the norm {norm}; it was not applied, and "
+                        "the state before it is kept")
+    with Signals() as signals:  # the weights and the count of their updates go together
+        run.optimiser.step()
+        run.step += 1
+    if signals.name:
+        raise KeyboardInterrupt(signals.name)
     return values

@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omnivox.checkpoint import Loaded, save_pretrained
 from omnivox.checkpoint.prompt import Prompt
-from omnivox.errors import DataError
+from omnivox.errors import ConfigError, DataError
 from omnivox.model.adaptor import Adaptor
 from omnivox.model.config import MelConfig, OmniConfig
 from omnivox.model.encoder import Encoder
@@ -31,7 +31,7 @@ from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
-from omnivox.train.begin import UNITS, begin, copy_units
+from omnivox.train.begin import UNITS, begin, begun_with, copy_units
 from omnivox.train.blend import blend
 from omnivox.train.features import Features
 from omnivox.train.hear import train_hearing
@@ -51,9 +51,12 @@ WITHHELD = 60  # answers (a tenth at most) that stage 2 never sees, for its unit
 
 
 class NanoTraining:
-    """The steps of one recipe in one work folder. model: what the step `begin` takes its weights from."""
+    """The steps of one recipe in one work folder.
 
-    def __init__(self, work: Path, recipe: NanoRecipe, workers: int = 2, model: str | Path = "nano") -> None:
+    model: what `begin` takes its weights from, the bundled one if None.
+    """
+
+    def __init__(self, work: Path, recipe: NanoRecipe, workers: int = 2, model: str | Path | None = None) -> None:
         self.work, self.recipe, self.workers, self.model = work, recipe, workers, model
 
     @cached_property
@@ -128,7 +131,7 @@ class NanoTraining:
 
     def begin(self) -> None:
         """Take all weights from a finished model, to go on from."""
-        begin(self.work, self.recipe, self.tokenizer.get_vocab(), self.sounds, self.model)
+        begin(self.work, self.recipe, self.tokenizer.get_vocab(), self.sounds, self.model or "nano")
 
     def encoder(self) -> None:
         """Train the speech encoder, and the adaptor behind it, on all that is spoken in many voices."""
@@ -156,7 +159,7 @@ class NanoTraining:
     def vocoder(self) -> None:
         """Train the vocoder on the answer voice."""
         torch.set_num_threads(1)
-        quantiser = load_units(self.work / UNITS, self.recipe.units)
+        quantiser = load_units(self._made(UNITS, "units"), self.recipe.units)
         train_vocoder(self._answer_voice(), quantiser, self.work / "vocoder", self.recipe.vocoder,
                       self.recipe.vocoder_training)
 
@@ -201,13 +204,17 @@ class NanoTraining:
         model.speech_decoder = self.trained_speech_decoder()
         bos, answer, transcribe, eos = (self.tokenizer.vocab[token] for token in (BOS, ANSWER, TRANSCRIBE, EOS))
         prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,), spoken=True)
-        loaded = Loaded(model.eval(), self.tokenizer, load_vocoder(self.work / "vocoder"), prompt)
+        vocoder = load_vocoder(self._made("vocoder/vocoder.safetensors", "vocoder").parent)
+        loaded = Loaded(model.eval(), self.tokenizer, vocoder, prompt)
         save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
         copy_units(self._made(UNITS, "units").parent, self.work / "assembled")  # not to answer, but to train on
 
     def blend(self) -> None:
         """The mean of `assembled` and of the model that `begin` began with, in the folder `blended`."""
-        blend(self.model, self.work / "assembled", self.work / "blended")
+        begun = begun_with(self.work)
+        if self.model is not None and begun not in (str(self.model), str(Path(self.model).resolve())):
+            raise ConfigError(f"--model: found {self.model}; training in {self.work} began with {begun}")
+        blend(begun, self.work / "assembled", self.work / "blended")
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C, noted now and obeyed when a step is over: processes that learn together must end together."""
+"""SIGTERM and Ctrl-C, noted now and obeyed later: processes that learn together must end together, and an update of the
+weights is whole or has not begun."""
 
 from __future__ import annotations
 
@@ -28,3 +29,9 @@ class Signals:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt("SIGINT")
         self.name = signal.Signals(number).name
+
+
+def ignore_signals(_: int = 0) -> None:
+    """Processes that load data leave signals to the one that trains."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -32,7 +31,7 @@ from omnivox.train.batches import Batches, Share
 from omnivox.train.parallel import Processes, latest, load_state, save_state
 from omnivox.train.progress import Bar
 from omnivox.train.settings import TrainingSettings
-from omnivox.train.signals import Signals
+from omnivox.train.signals import Signals, ignore_signals
 from omnivox.writing import alone, atomic
 
 log = logging.getLogger(__name__)
@@ -155,9 +154,9 @@ class _Training:
         data = _Micros(self.task.batch_of, self.batches, self.share, self.micros)
         todo = range(self.step * self.micros, self.steps * self.micros)
         workers = self.settings.workers
-        return iter(DataLoader(data, batch_size=None, sampler=todo, num_workers=workers,
-                               prefetch_factor=2 if workers else None, worker_init_fn=_quiet if workers else None,
-                               pin_memory=False))
+        return iter(DataLoader(data, batch_size=None, sampler=todo, num_workers=workers, pin_memory=False,
+                               prefetch_factor=2 if workers else None,
+                               worker_init_fn=ignore_signals if workers else None))
 
     def _next(self, micros: Iterator[Any]) -> tuple[list[Any], Exception | None]:
         """This process's micro-batches of the step; what went wrong, to be told to the others first."""
@@ -295,13 +294,6 @@ def _means(sums: dict[str, float]) -> dict[str, float]:
 
 def _seed(*parts: int) -> None:
     torch.manual_seed(random.Random(" ".join(map(str, parts))).getrandbits(60))
-
-
-def _quiet(_: int) -> None:
-    """Loading processes leave signals to the one that trains."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

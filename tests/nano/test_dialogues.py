@@ -135,3 +135,9 @@ def test_words_made_up_are_no_words_of_the_domain_nor_like_one() -> None:
     for word in words[:300]:  # of no word more than two thirds at either end
         assert not any(len(other) > 5 and (word.startswith(other[: len(other) * 2 // 3 + 2])
                                            and word.endswith(other[-2:])) for other in common)
+
+
+def test_templates_are_english_where_they_were_put_together() -> None:
+    texts = {d.question for split in ("train", "held") for d in drawn(split)}
+    wrong = re.compile(r"\b(of|about) (we|he|she|they|there)\b|\bthere a \w+ \w+ is\b|\bheld are\b")
+    assert not {text for text in texts if wrong.search(text)}

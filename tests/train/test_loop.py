@@ -96,6 +96,43 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_learnt(tmp_pat
     assert all(value.isfinite().all() for value in resumed.modules["net"].state_dict().values())
 
 
+def test_a_gradient_that_is_no_number_is_not_applied(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    plain = losses_of(run)
+
+    def losses(step: int) -> Losses:  # the root of zero: finite, with an infinite slope
+        weight = run.modules["net"].weight
+        return {"loss": plain(step)["loss"] + ((weight - weight.detach()).square().sum().sqrt() if step == 4 else 0)}
+
+    with pytest.raises(DataError, match="gradient of step 4 has the norm nan"):
+        train(run, losses)
+    resumed = start(tmp_path / "run")
+    assert resumed.step == 4
+    assert all(value.isfinite().all() for value in resumed.modules["net"].state_dict().values())
+
+
+def test_a_signal_during_an_update_leaves_it_whole(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole")
+    train(whole, losses_of(whole))
+    broken = start(tmp_path / "broken")
+    update, updates = broken.optimiser.step, []
+
+    def interrupted() -> None:
+        update()
+        updates.append(broken.step)
+        if len(updates) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    broken.optimiser.step = interrupted  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        train(broken, losses_of(broken))
+    resumed = start(tmp_path / "broken")
+    assert resumed.step == 4
+    train(resumed, losses_of(resumed))
+    for name, value in whole.modules["net"].state_dict().items():
+        assert torch.equal(value, resumed.modules["net"].state_dict()[name]), name
+
+
 def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:
     start(tmp_path / "run").save()
     with pytest.raises(DataError, match=r"checkpoint\.pt: does not fit the recipe"):

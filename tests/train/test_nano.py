@@ -99,6 +99,41 @@ def test_training_goes_on_from_a_finished_model(training: NanoTraining) -> None:
         run_step(training, "begin")
 
 
+def test_a_beginning_that_was_killed_is_begun_again(training: NanoTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("omnivox.train.begin.copy_units", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_step(training, "begin")
+    with pytest.raises(DataError, match=r"begun\.json: not finished; run the step 'begin' first"):
+        run_step(training, "blend")
+    run_step(training, "begin")
+    assert_equal(training.trained_speech_decoder(), omnivox.load("nano").model.speech_decoder)
+    assert (training.work / UNITS).exists()
+
+
+def test_a_blend_is_with_the_model_that_training_began_with(training: NanoTraining, tmp_path: Path) -> None:
+    own = load_checkpoint("nano")
+    for value in own.model.parameters():
+        value.mul_(3)
+    save_pretrained(own, tmp_path / "own")
+    (tmp_path / "own" / UNITS).write_bytes((find_model("nano") / UNITS).read_bytes())
+    run_step(NanoTraining(training.work, training.recipe, model=tmp_path / "own"), "begin")
+    save_pretrained(own, training.work / "assembled")
+    (training.work / "assembled" / UNITS).write_bytes(b"units")
+    with pytest.raises(ConfigError, match=r"--model: found nano; training in .* began with"):
+        run_step(NanoTraining(training.work, training.recipe, model="nano"), "blend")
+    run_step(training, "blend")
+    assert_equal(omnivox.load(training.work / "blended").model.llm, omnivox.load(tmp_path / "own").model.llm)
+
+
+def test_a_step_that_needs_the_units_names_the_step_that_makes_them(training: NanoTraining) -> None:
+    with pytest.raises(DataError, match="run the step 'units' first"):
+        run_step(training, "vocoder")
+
+
 def test_a_vocoder_goes_on_from_a_finished_one(training: NanoTraining) -> None:
     pytest.importorskip("pyworld", reason="the vocoder's pitch targets need pyworld (extra nano)")
     for step in ("begin", "units", "vocoder"):

@@ -132,3 +132,14 @@ def test_nanos_plan_is_printed_and_starts_nothing(tmp_path: Path) -> None:
     for name in ("language", "encoder", "hear", "stage1", "stage2", "hours of two"):
         assert name in told.output
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(("given", "named"), [
+    (["nano", "stage1", "--set", "stage1.lr=1e-4"], "--set: found with the recipe nano"),
+    (["nano", "stage1", "--data", "somewhere"], "--data: found with the recipe nano"),
+    (["llama-omni-1b", "stage1", "--scale", "0.1"], "--scale: found with the recipe llama-omni-1b")])
+def test_a_flag_that_the_recipe_does_not_use_is_refused(given: list[str], named: str, tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["train", *given, "--work", str(tmp_path / "work")])
+    assert told.exit_code == 2
+    assert named in told.output
+    assert not (tmp_path / "work").exists()

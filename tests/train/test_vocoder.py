@@ -18,7 +18,7 @@ from omnivox.train.loop import Schedule
 from omnivox.train.vocoder import SpectralLoss, VocoderRecipe, duration_loss, load_vocoder, train_vocoder
 from omnivox.train.voice import Voice, confuse, fill_unvoiced, nearest_units, track_pitch
 
-pytest.importorskip("pyworld", reason="pitch is tracked by pyworld, of the extra [train]")
+pytest.importorskip("pyworld", reason="pitch is tracked by pyworld, of the extra [nano]")
 
 TINY = SourceFilterConfig(width=8, pitch_width=8, duration_width=8)
 RECIPE = VocoderRecipe(Schedule(steps=2, lr=1e-3, log_every=1), rows=2, speak=6)
