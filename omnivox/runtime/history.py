@@ -24,6 +24,8 @@ from omnivox.runtime.events import Reply
 from omnivox.runtime.respond import Omni
 
 Role = Literal["user", "assistant"]
+LETTERS = 16  # of a text for each position of the context: a longer one cannot fit, and need not be tokenized to know
+PIECES = 16  # parts of prompts whose token ids are kept; only instructions are ever others
 _numbers = itertools.count()
 
 
@@ -101,6 +103,16 @@ class History:
         """Put an item at the end, or at another place."""
         self.items.insert(len(self.items) if place is None else place, item)
 
+    @property
+    def full(self) -> bool:
+        """Whether the items alone exceed the context."""
+        return self._length(item.content for item in self.items) > self.context
+
+    def trim(self) -> None:
+        """Forget the oldest of what exceeds the context."""
+        while self.full and self._forget():
+            pass
+
     def remove(self, item: Item) -> None:
         """Forget an item, if it is still known."""
         if item in self.items:
@@ -132,7 +144,8 @@ class History:
         """Everything that the next answer depends on. `room`: positions to be left for it.
 
         Where the context is full the oldest turns are forgotten for good, until half of it is free: so that what is
-        kept is read again once in a while and not at every turn. Raises AudioError: the question alone is too long.
+        kept is read again once in a while and not at every turn. Of a last turn that alone is too long the oldest items
+        are. Raises AudioError: the last question alone is too long.
         """
         while (size := self._length(remembered := self._remembered())) + room > self.context:
             if not self._forget():
@@ -152,6 +165,8 @@ class History:
     def _ids(self, piece: Piece) -> tuple[int, ...]:
         """Token ids of a part of the prompt; a text is read by the tokenizer once."""
         if piece not in self._pieces:
+            if len(self._pieces) >= PIECES:
+                self._pieces.clear()
             self._pieces[piece] = tuple(piece_ids(piece, self.omni.tokenizer))
         return self._pieces[piece]
 
@@ -188,13 +203,20 @@ class History:
                    for part in segments)
 
     def _forget(self) -> bool:
-        """Drop whole turns at the front, up to the half of the context; False where only one is left."""
-        turns = [i for i, item in enumerate(self.items) if item.role == "user"
-                 and (i == 0 or self.items[i - 1].role == "assistant")]
-        if len(turns) < 2:
-            return False
-        for start in turns[1:]:
-            if self._length(item.content for item in self.items[start:]) <= self.context // 2 or start == turns[-1]:
-                del self.items[:start]
-                return True
-        return False
+        """Drop whole turns at the front, up to the half of the context; of the only turn its oldest items, but for the
+        last question. False where nothing else is left."""
+        asked = [i for i, item in enumerate(self.items) if i > 0 and item.role == "user"]
+        starts = [i for i in asked if self.items[i - 1].role == "assistant"] or asked
+        if not starts:  # a question, or none, and what was answered
+            if len(self.items) < 2:
+                return False
+            del self.items[1 if self.items[0].role == "user" else 0]
+            return True
+        left, before = self._length(item.content for item in self.items), 0
+        for start in starts:
+            left -= self._length(item.content for item in self.items[before:start])
+            before = start
+            if left <= self.context // 2:
+                break
+        del self.items[:before]
+        return True

@@ -170,6 +170,51 @@ def test_a_question_that_is_padded_takes_as_much_room_as_the_longest() -> None:
         omni.model.speech_positions(16_000)] * 2
 
 
+def test_what_was_said_without_an_answer_between_is_forgotten_too(omni: Omni) -> None:
+    for model in (omni, tiny.omni()):
+        history = History(model, context=100)
+        for seed in range(20):
+            history.add(history.speech(tiny.question(1.0, seed)))
+            if seed % 5 == 4:
+                last = history.prompt(room=20)[-2]
+                assert last is history.items[-1].content
+        assert sum(model.model.speech_positions(16_000) for _ in history.items) <= 50
+
+
+def test_an_answer_to_what_was_answered_before_is_not_refused_for_its_answers(omni: Omni) -> None:
+    history = History(omni, context=60)
+    history.add(said(history, 9, 9, 9))  # a greeting
+    history.add(history.text("user", "word1"))
+    for _ in range(20):
+        assert (7,) in history.prompt(room=20)
+        history.add(said(history, *[8] * 19, EOS))
+    assert len(history.items) < 5
+
+
+def test_memory_is_bounded_where_nothing_is_asked(omni: Omni) -> None:
+    history = History(omni, context=100)
+    for seed in range(50):
+        history.add(history.speech(tiny.question(1.0, seed)))
+        history.trim()
+        assert not history.full
+    assert len(history.items) > 1
+    history.items.clear()
+    history.add(history.text("user", "word1 " * 200))
+    history.trim()  # of the only question nothing can be left out
+    assert history.full
+
+
+def test_instructions_that_change_are_not_all_kept(omni: Omni) -> None:
+    omni = of_many_turns()
+    omni.prompt = replace(omni.prompt, before="word1", system="word1")
+    history = History(omni)
+    history.add(history.text("user", "word2"))
+    for i in range(100):
+        history.instructions = f"word{i % 50} " + "word3 " * i
+        assert history.prompt()[0][0] == 6 + i % 50  # type: ignore[index]
+    assert len(history._pieces) < 50
+
+
 def test_a_question_that_leaves_no_room(omni: Omni) -> None:
     history = History(omni, context=20)
     history.add(history.speech(tiny.question(3.0)))
