@@ -8,16 +8,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from omnivox.rates import SAMPLE_RATE
-from omnivox.runtime.history import History
+from omnivox.runtime.history import LETTERS, History
 from omnivox.runtime.respond import Omni, ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
 from omnivox.serve.clips import READABLE, WRITABLE, read_clip
-from omnivox.serve.protocol import VOICES
+from omnivox.serve.protocol import VOICES, read_json
 from omnivox.serve.refusal import RefusedError
 
 _CHANGES_NOTHING = {"metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort",
@@ -62,25 +62,26 @@ class ChatRequest:
     usage: bool  # streams end in a count of tokens
 
     def history(self, omni: Omni, context: int, max_seconds: float) -> History:
-        """The conversation so far. Raises AudioError, ConfigError."""
+        """The conversation, as far back as the context reaches. Raises AudioError, ConfigError."""
         history = History(omni, self.instructions, context)
-        for message in self.messages:
-            for part in message.parts:
-                if isinstance(part, Clip):
-                    longest = min(max_seconds, omni.model.max_samples / SAMPLE_RATE)
-                    history.add(history.speech(read_clip(part.data, part.kind, part.field, longest)))
-                else:
-                    history.add(history.text(message.role, part))
+        longest = min(max_seconds, omni.model.max_samples / SAMPLE_RATE)
+        for message in reversed(self.messages):
+            for part in reversed(message.parts):
+                if history.full:  # what is older would be forgotten at once
+                    return history
+                item = (history.speech(read_clip(part.data, part.kind, part.field, longest))
+                        if isinstance(part, Clip) else history.text(message.role, part))
+                history.add(item, place=0)
         return history
 
 
-def read_request(body: bytes, model: str, omni: Omni, reply_tokens: int) -> ChatRequest:
+def read_request(body: bytes, model: str, omni: Omni, reply_tokens: int, context: int) -> ChatRequest:
     """The request in a body. Raises RefusedError naming the field that cannot be obeyed.
 
-    model: the only one there is; reply_tokens: of the longest answer.
+    model: the only one there is; reply_tokens: of the longest answer; context: positions that the LLM reads.
     """
     try:
-        asked = json.loads(body)
+        asked = read_json(body)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"body: not JSON ({error}); expected an object", code="invalid_json") from error
     asked = {name: value for name, value in _object(asked, "body").items() if value is not None}
@@ -92,7 +93,7 @@ def read_request(body: bytes, model: str, omni: Omni, reply_tokens: int) -> Chat
     if stream and sound not in (None, "pcm16"):
         raise _refused("audio.format", sound, "pcm16 where stream is true")
     options = _object(asked.get("stream_options", {}), "stream_options")
-    messages, instructions = _messages(asked)
+    messages, instructions = _messages(asked, LETTERS * context)
     return ChatRequest(messages, instructions, _settings(asked, sound is not None, reply_tokens), sound, stream,
                        bool(_typed(options, "include_usage", bool, "stream_options.")))
 
@@ -143,8 +144,8 @@ def _settings(asked: Mapping[str, Any], speak: bool, reply_tokens: int) -> Reply
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
-def _messages(asked: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
-    """What was said, and the instructions."""
+def _messages(asked: Mapping[str, Any], letters: int) -> tuple[tuple[Message, ...], str | None]:
+    """What was said, and the instructions. letters: characters that one message may have, and the instructions."""
     found = asked.get("messages")
     if not isinstance(found, list) or not found:
         raise _refused("messages", found, "a list of messages")
@@ -155,6 +156,7 @@ def _messages(asked: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None
         message = _object(value, field)
         role = message.get("role")
         parts = _parts(message, role, field)
+        _check_length(parts, f"{field}.content", letters)
         if role in ("system", "developer"):
             instructions += [part for part in parts if isinstance(part, str)]
         elif role in ("user", "assistant"):
@@ -163,7 +165,14 @@ def _messages(asked: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None
             raise _refused(f"{field}.role", role, "system, developer, user or assistant")
     if not any(message.role == "user" for message in said):
         raise RefusedError("messages: none is the user's; expected a question", param="messages")
+    _check_length(instructions, "messages", letters)
     return tuple(said), "\n\n".join(instructions) or None
+
+
+def _check_length(parts: Iterable[str | Clip], field: str, letters: int) -> None:
+    if (found := sum(len(part) for part in parts if isinstance(part, str))) > letters:
+        raise RefusedError(f"{field}: found {found} characters; expected at most {letters}",
+                           code="string_above_max_length", param=field)
 
 
 def _parts(message: Mapping[str, Any], role: object, field: str) -> tuple[str | Clip, ...]:

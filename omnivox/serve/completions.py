@@ -32,6 +32,8 @@ from omnivox.serve.metrics import Metrics
 from omnivox.serve.refusal import RefusedError, refusal
 from omnivox.serve.settings import ServeSettings
 
+SLOWEST = 32_768  # bytes a second of a body, once its first seconds are over
+
 
 def router(engine: Engine, settings: ServeSettings, metrics: Metrics, guard: Guard | None = None,
            draining: Callable[[], bool] = lambda: False) -> APIRouter:
@@ -142,19 +144,29 @@ class Completions:
             self.metrics.replied("cancelled")
 
     async def _body(self, request: Request) -> bytes:
-        """Raises RefusedError (413) before more is in memory than is allowed."""
-        most = self.settings.max_message_bytes
-        body = bytearray()
-        stated = request.headers.get("content-length", "0")
+        """Raises RefusedError: before more is in memory than is allowed (413), where it comes too slowly (408)."""
+        most, stated = self.settings.max_message_bytes, request.headers.get("content-length", "0")
         if not stated.isdecimal() or int(stated) <= most:
+            try:
+                if (body := await self._received(request, most)) is not None:
+                    return body
+            except TimeoutError as error:
+                raise RefusedError(f"body: comes too slowly; expected all of it within {self.settings.send_seconds:g} "
+                                   f"s, and a second more for each {SLOWEST} bytes", status=408,
+                                   code="request_timeout") from error
+        raise RefusedError(f"body: holds more than {most} bytes, the most that is read", status=413,
+                           code="request_too_large")
+
+    async def _received(self, request: Request, most: int) -> bytes | None:
+        """The body; None where it is longer than `most`. Raises TimeoutError."""
+        body, began = bytearray(), asyncio.get_running_loop().time()
+        async with asyncio.timeout(self.settings.send_seconds) as limit:
             async for piece in request.stream():
                 body += piece
                 if len(body) > most:
-                    break
-            else:
-                return bytes(body)
-        raise RefusedError(f"body: holds more than {most} bytes, the most that is read", status=413,
-                           code="request_too_large")
+                    return None
+                limit.reschedule(began + self.settings.send_seconds + len(body) / SLOWEST)
+        return bytes(body)
 
     async def _begin(self, body: bytes, caller: Caller) -> Asking:
         asked, prompt = await asyncio.to_thread(self._read, body)
@@ -166,7 +178,8 @@ class Completions:
 
     def _read(self, body: bytes) -> tuple[ChatRequest, tuple[Segment, ...]]:
         """The request, and what the LLM is to read."""
-        asked = read_request(body, self.settings.model_name, self.omni, self.engine.settings.reply_tokens)
+        asked = read_request(body, self.settings.model_name, self.omni, self.engine.settings.reply_tokens,
+                             self.engine.context)
         history = asked.history(self.omni, self.engine.context, self.settings.max_buffered_seconds)
         return asked, history.prompt(room=min(asked.settings.max_new_tokens, self.engine.context // 2))
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from omnivox.errors import OmnivoxError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Reply
-from omnivox.runtime.history import History, Item
-from omnivox.runtime.wire import AudioFormat, WireDecoder
-from omnivox.serve.protocol import Json, ProtocolError, is_whole, new_id
+from omnivox.runtime.history import LETTERS, History, Item
+from omnivox.runtime.wire import AudioFormat, WireDecoder, milliseconds
+from omnivox.serve.protocol import Json, ProtocolError, is_whole, new_id, too_long
 
 MOST = 1000  # items remembered, of whatever kind
 ROOT = "root"
@@ -24,10 +24,12 @@ _CONTENT = {"user": ("input_text", "input_audio"), "system": ("input_text",), "a
 
 @dataclass
 class Entry:
-    """json: the item as shown. items: what the model remembers of it (none of a system message)."""
+    """json: the item as shown. items: what the model remembers of it (none of a system message). sound: samples of an
+    answer that the model spoke, None of anything else."""
 
     json: Json
     items: list[Item]
+    sound: int | None = None
 
 
 class Items:
@@ -55,9 +57,11 @@ class Items:
 
     def instructions(self, own: str) -> str | None:
         """The session's instructions and all system messages; None where there are neither."""
-        system = [part["text"] for entry in self._entries if entry.json["role"] == "system"
-                  for part in entry.json["content"]]
-        return "\n".join([*([own] if own else []), *system]) or None
+        return "\n".join([*([own] if own else []), *self._system()]) or None
+
+    def _system(self) -> list[str]:
+        return [part["text"] for entry in self._entries if entry.json["role"] == "system"
+                for part in entry.json["content"]]
 
     def append(self, entry: Entry) -> str | None:
         """Add at the end; gives the id of the item before."""
@@ -68,12 +72,14 @@ class Items:
         if any(other.json["id"] == entry.json["id"] for other in self._entries):
             raise ProtocolError(f"Item with id {entry.json['id']!r} already exists.", "item_create_duplicate_item_id",
                                 "item.id")
-        self.forget()
+        if entry.json["role"] == "system":
+            self._check_length("item.content", letters(entry.json) + sum(map(len, self._system())))
         place = 0 if previous is None else self._entries.index(self[previous]) + 1
         remembered = sum(len(other.items) for other in self._entries[:place])
         for offset, item in enumerate(entry.items):
             self.history.add(item, remembered + offset)
         self._entries.insert(place, entry)
+        self.forget()
         return previous
 
     def delete(self, item_id: str) -> None:
@@ -84,20 +90,37 @@ class Items:
             self.history.remove(item)
 
     def forget(self) -> None:
-        """Drop what the model no longer remembers."""
+        """Drop what the model no longer remembers, and the oldest of what is too much."""
+        self.history.trim()
         known = set(map(id, self.history.items))
-        self._entries = [entry for entry in self._entries
-                         if not entry.items or any(id(item) in known for item in entry.items)][-MOST:]
+        kept: list[Entry] = []
+        for entry in self._entries:
+            items = [item for item in entry.items if id(item) in known]
+            if items or not entry.items:
+                entry.items = items
+                kept.append(entry)
+        for entry in kept[:-MOST]:
+            for item in entry.items:
+                self.history.remove(item)
+        self._entries = kept[-MOST:]
 
     def truncate(self, item_id: str, samples: int) -> None:
         """Keep of an answer what was heard. Raises ProtocolError."""
         entry = self[item_id]
-        if entry.json["role"] != "assistant" or not entry.items:
-            raise ProtocolError("Only spoken answers of the model can be truncated.", "invalid_value", "item_id")
+        self.check_cut(entry.sound if entry.items else None, samples)
         text = self.history.truncate(entry.items[0], samples)
         for part in entry.json["content"]:
             if part["type"] == "output_audio":
                 part["transcript"] = text
+
+    def check_cut(self, sound: int | None, samples: int) -> None:
+        """Raises ProtocolError where an answer of so many samples, or one without sound, cannot be cut there."""
+        rate = self.history.omni.sample_rate
+        if sound is None:
+            raise ProtocolError("Only spoken answers of the model can be truncated.", "invalid_value", "item_id")
+        if samples > sound + rate // 100:
+            raise ProtocolError(f"Audio content of {milliseconds(sound, rate)}ms is already shorter than "
+                                f"{milliseconds(samples, rate)}ms", "invalid_value", "audio_end_ms")
 
     # -- making entries -----------------------------------------------------------------------------------------------
 
@@ -127,6 +150,7 @@ class Items:
         if not isinstance(content, list) or not content:
             raise ProtocolError("Invalid value for 'item.content': expected a list with one part or more.",
                                 "invalid_value", "item.content")
+        self._check_length("item.content", letters(value))
         shown, items = [], []
         for i, part in enumerate(content):
             json, item = self._part(part, role, wire, f"item.content[{i}]")
@@ -148,13 +172,19 @@ class Items:
                 raise ProtocolError(f"Invalid value for '{param}.audio': lasts {seconds:.1f} s; this model hears at "
                                     f"most {longest:.1f} s.", "invalid_value", f"{param}.audio")
             samples = torch.cat([torch.from_numpy(decoder.push(data)), torch.from_numpy(decoder.flush())])
-            return {"type": kind, "transcript": part.get("transcript")}, self.history.speech(samples)
+            transcript = part.get("transcript")
+            return ({"type": kind, "transcript": transcript if isinstance(transcript, str) else None},
+                    self.history.speech(samples))
         text = part.get("text")
         if not isinstance(text, str) or not text.strip() or not is_whole(text):
             raise ProtocolError(f"Invalid value for '{param}.text': found {ascii(text)[:80]}; expected some words.",
                                 "invalid_value", f"{param}.text")
         shown = {"type": "output_text" if role == "assistant" else kind, "text": text}
         return shown, None if role == "system" else self._words("user" if role == "user" else "assistant", text, param)
+
+    def _check_length(self, param: str, found: int) -> None:
+        if found > (most := LETTERS * self.history.context):
+            raise too_long(param, found, most)
 
     def _words(self, role: Literal["user", "assistant"], text: str, param: str) -> Item:
         try:
@@ -165,6 +195,14 @@ class Items:
     def answered(self, json: Json, reply: Reply) -> Entry:
         """What the model said, shown as `json`."""
         return Entry(json, [self.history.answer(reply)] if reply.token_ids else [])
+
+
+def letters(item: Any) -> int:
+    """How many characters an item of a client holds."""
+    content = item.get("content") if isinstance(item, dict) else None
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    texts = [part.get(name) for part in parts for name in ("text", "transcript")]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _message(item_id: str | None, role: str, content: list[Json], status: str = "completed") -> Json:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omnivox.errors import ConfigError
+from omnivox.runtime.history import LETTERS
 from omnivox.runtime.wire import AudioFormat
 
 Json = dict[str, Any]
@@ -26,6 +29,24 @@ class ProtocolError(Exception):
                  kind: str = "invalid_request_error") -> None:
         super().__init__(message)
         self.message, self.code, self.param, self.kind = message, code, param, kind
+
+
+def too_long(param: str, found: int, most: int) -> ProtocolError:
+    """Of a text with so many characters."""
+    return ProtocolError(f"Invalid '{param}': found {found} characters; expected at most {most}.",
+                         "string_above_max_length", param)
+
+
+def read_json(text: str | bytes) -> Any:
+    """What JSON says. Raises ValueError, RecursionError; also for what JSON does not have: NaN, and numbers so large
+    that they would come out as Infinity."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"found {text[:40]}; expected a finite number")
+    return number
 
 
 def new_id(kind: str) -> str:
@@ -67,6 +88,7 @@ class SessionConfig:
     tool_choice: str = "auto"
     max_output_tokens: int | str = "inf"
     omnivox: Voicing | None = None
+    letters: int = LETTERS * 2048  # that instructions may have
 
     def updated(self, values: Mapping[str, Any]) -> SessionConfig:
         """With the fields of a `session.update`; those that are not sent stay. Raises ProtocolError: none changes."""
@@ -74,6 +96,8 @@ class SessionConfig:
         kind = values.get("type", "realtime")
         if kind != "realtime":
             raise _bad("session.type", kind, "'realtime'")
+        if isinstance(text := values.get("instructions"), str) and len(text) > self.letters:
+            raise too_long("session.instructions", len(text), self.letters)
         for name, value in values.items():
             if name == "audio":
                 changes |= _audio(_object(value, "session.audio"))
@@ -121,7 +145,11 @@ def _text(value: object, param: str) -> str:
 
 def is_whole(text: str) -> bool:
     """Whether no character is half a pair, as JSON may have it."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _modalities(value: object, param: str) -> tuple[str, ...]:
@@ -183,7 +211,7 @@ def _turn_detection(value: object, param: str) -> Json | None:
         return server_vad(values, param)
     if kind == "semantic_vad":
         eagerness = values.get("eagerness") or "auto"
-        if eagerness not in EAGERNESS:
+        if not isinstance(eagerness, str) or eagerness not in EAGERNESS:
             raise _bad(f"{param}.eagerness", eagerness, ", ".join(EAGERNESS))
         return {"type": "semantic_vad", "eagerness": eagerness,
                 "create_response": _flag(values, "create_response", param),

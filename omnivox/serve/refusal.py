@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from omnivox.errors import OmnivoxError
 from omnivox.runtime.engine import BusyError, DrainingError
 
@@ -24,9 +26,10 @@ class RefusedError(OmnivoxError):
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """Of the answer: how long to wait, in whole seconds, and how to come in."""
+        """Of the answer: how long to wait, in whole seconds, how to come in, and whether it ends the connection."""
         found = {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
-        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+        closing = {"Connection": "close"} if self.status == 408 else {}  # what is left of it would be a request's begin
+        return found | closing | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 def refusal(error: Exception) -> RefusedError:
@@ -38,6 +41,8 @@ def refusal(error: Exception) -> RefusedError:
             return RefusedError(str(error), status=429, type="rate_limit_error", code="engine_busy", retry_after=1.0)
         case DrainingError():
             return RefusedError(str(error), status=503, type="server_error", code="server_draining", retry_after=5.0)
+        case ClientDisconnect():
+            return RefusedError("The client left before its request was read.", status=499, code="client_disconnected")
         case OmnivoxError():
             return RefusedError(str(error), param=str(error).partition(":")[0] or None)
         case _:

@@ -15,15 +15,15 @@ from torch import Tensor
 from omnivox.errors import AudioError, OmnivoxError
 from omnivox.runtime.engine import BusyError, DrainingError, Engine
 from omnivox.runtime.events import Done, Failed, Ready
-from omnivox.runtime.history import History, Item
+from omnivox.runtime.history import LETTERS, History, Item
 from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
 from omnivox.serve.answer import Answer
-from omnivox.serve.items import Items
+from omnivox.serve.items import Entry, Items, letters
 from omnivox.serve.logs import event as log_event
 from omnivox.serve.metrics import Metrics
-from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, Voicing, max_tokens
+from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, Voicing, max_tokens, too_long
 
 Send = Callable[[Json], None]
 SETTLES_WITHIN = 5.0  # seconds that a stopped answer has to end; it takes a tick
@@ -133,9 +133,12 @@ class Responses:
         if not isinstance(given, list):
             raise ProtocolError("Invalid value for 'response.input': expected a list of items.", "invalid_value",
                                 "response.input")
+        if (found := sum(map(letters, given))) > (most := LETTERS * history.context):
+            raise too_long("response.input", found, most)
         for value in given:
             if isinstance(value, dict) and value.get("type") == "item_reference":
-                items.append(self._items[str(value.get("id"))])
+                entry = self._items[str(value.get("id"))]
+                items.append(Entry(entry.json, entry.items))
             else:
                 items.append(items.created(value, config.input_format))
         return items
@@ -147,6 +150,7 @@ class Responses:
         most = self._engine.settings.reply_tokens
         limit = most if config.max_output_tokens == "inf" else min(most, int(config.max_output_tokens))
         prompt = history.prompt(room=min(limit, history.context // 2))
+        items.forget()
         settings = ReplySettings(voicing.chunk_units, voicing.lookahead, limit, config.output_modalities == ("audio",),
                                  SamplingSettings(voicing.temperature, voicing.top_p, seed=voicing.seed))
         return self._engine.reply(prompt, emit, settings, conversation=self._memory if kept else None, held=held)
@@ -212,9 +216,8 @@ class Responses:
         item, status = answer.end(event, shown)
         if answer.remembered:
             if entry is not None:
-                entry.json = item
+                entry.json, entry.sound = item, answer.sound if answer.audio else None
                 items.append(entry)
-                items.forget()
             self._send({"type": "conversation.item.done", "previous_item_id": previous, "item": item})
         answer.close()
         if self.answer is answer:

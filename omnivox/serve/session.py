@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +17,14 @@ from typing import Any
 from omnivox.errors import OmnivoxError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.engine import BusyError, DrainingError, Engine
-from omnivox.runtime.events import Done, Failed
-from omnivox.runtime.history import History
-from omnivox.runtime.job import Event
-from omnivox.runtime.respond import ReplySettings
+from omnivox.runtime.history import LETTERS, History
 from omnivox.runtime.turns import Began, Detector, Ended, Paused, Resumed, Silero, Turn
 from omnivox.runtime.wire import milliseconds
-from omnivox.serve.hearing import Hearing
+from omnivox.serve.hearing import Hearing, Transcripts
 from omnivox.serve.items import ROOT, Entry, Items, decode_base64
 from omnivox.serve.logs import event as log_event
 from omnivox.serve.metrics import Metrics
-from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, error_event, new_id
+from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, error_event, new_id, read_json
 from omnivox.serve.responses import Responses, Send
 from omnivox.serve.settings import ServeSettings
 
@@ -41,7 +37,7 @@ class Session:
         self.id, self.conversation_id = new_id("sess"), new_id("conv")
         self._engine, self._metrics, self._loop = engine, metrics, asyncio.get_running_loop()
         self._out = send
-        self.config = SessionConfig(settings.model_name)
+        self.config = SessionConfig(settings.model_name, letters=LETTERS * engine.context)
         self._history = History(engine.omni, context=engine.context)
         self._items = Items(self._history)
         self._longest = engine.omni.model.max_samples / SAMPLE_RATE
@@ -50,6 +46,7 @@ class Session:
         self._responses = Responses(engine, self._items, metrics, self._send, session_id=self.id,
                                     conversation_id=self.conversation_id, config=lambda: self.config,
                                     expect=self._hearing.expect)
+        self._transcripts = Transcripts(engine, self._send)
         self._turn_id: str | None = None  # the item that what is being said will be
 
     # -- messages -----------------------------------------------------------------------------------------------------
@@ -85,6 +82,7 @@ class Session:
 
     def end(self) -> None:
         """The client is gone."""
+        self._transcripts.end()
         self._responses.end()
         del self._responses  # or the two would keep each other, and all that was heard, until Python looks for cycles
         self._out = lambda _: None
@@ -187,42 +185,11 @@ class Session:
                     "previous_item_id": self._items.last_id})
         self._show(entry, self._items.append(entry))
         if self.config.transcription is not None:
-            self._transcribe(entry)
+            self._transcripts.add(entry, self._history.transcription(entry.items[0]))
 
     def _show(self, entry: Entry, previous: str | None) -> None:
         for kind in ("added", "done"):
             self._send({"type": f"conversation.item.{kind}", "previous_item_id": previous, "item": entry.json})
-
-    def _transcribe(self, entry: Entry) -> None:
-        """Behind the answer in the engine's queue, where the model can write down what it heard."""
-        prompt = self._history.transcription(entry.items[0])
-        if prompt is None:
-            return
-        place = {"item_id": entry.json["id"], "content_index": 0}
-
-        def tell(event: Event) -> None:
-            if isinstance(event, Done):
-                entry.json["content"][0]["transcript"] = event.reply.text
-                kind = "conversation.item.input_audio_transcription"
-                self._send({"type": f"{kind}.delta", **place, "delta": event.reply.text})
-                speech = entry.items[0].content
-                seconds = len(speech.samples) / SAMPLE_RATE if not isinstance(speech, tuple) else 0.0
-                self._send({"type": f"{kind}.completed", **place, "transcript": event.reply.text,
-                            "usage": {"type": "duration", "seconds": round(seconds, 3)}})
-            elif isinstance(event, Failed):
-                self._transcription_failed(place, "The model failed to write down what it heard.")
-
-        self._loop.call_soon(self._submit_transcription, prompt, tell, place)
-
-    def _submit_transcription(self, prompt: Any, tell: Callable[[Event], None], place: Json) -> None:
-        try:
-            self._engine.reply(prompt, self._responses.crossing(tell), ReplySettings(speak=False))
-        except OmnivoxError as error:
-            self._transcription_failed(place, str(error))
-
-    def _transcription_failed(self, place: Json, message: str) -> None:
-        self._send({"type": "conversation.item.input_audio_transcription.failed", **place,
-                    "error": {"type": "server_error", "code": "transcription_failed", "message": message}})
 
     # -- items --------------------------------------------------------------------------------------------------------
 
@@ -265,12 +232,9 @@ class Session:
                                 "content_index")
         known = (self._responses.answer, self._responses.sounding)
         answer = next((one for one in known if one is not None and one.item_id == item_id), None)
-        rate = self._engine.omni.sample_rate
-        samples = end * rate // 1000
-        if answer is not None and samples > answer.sound + rate // 100:
-            raise ProtocolError(f"Audio content of {milliseconds(answer.sound, rate)}ms is already shorter than "
-                                f"{end}ms", "invalid_value", "audio_end_ms")
+        samples = end * self._engine.omni.sample_rate // 1000
         if answer is not None and not answer.done:
+            self._items.check_cut(answer.sound if answer.audio else None, samples)
             answer.truncate_at = samples
             self._responses.stop(answer, "client_cancelled")
         else:
@@ -304,7 +268,7 @@ def _parse(raw: str | bytes) -> Json:
     if isinstance(raw, bytes):
         raise ProtocolError("Binary messages are not part of the protocol; expected JSON text.", "invalid_json")
     try:
-        message = json.loads(raw)
+        message = read_json(raw)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"The message is no JSON: {error}.", "invalid_json") from error
     if not isinstance(message, dict):

@@ -29,7 +29,7 @@ def spoken(**changes: Any) -> dict[str, Any]:
 
 
 def read(omni: Omni = OMNI, **fields: Any) -> Any:
-    return read_request(json.dumps({"model": "tiny", "messages": [QUESTION]} | fields).encode(), "tiny", omni, 256)
+    return read_request(json.dumps({"model": "tiny", "messages": [QUESTION]} | fields).encode(), "tiny", omni, 256, 256)
 
 
 def refused(omni: Omni = OMNI, **fields: Any) -> RefusedError:
@@ -104,12 +104,33 @@ def test_an_answer_is_no_longer_than_the_engine_makes_them() -> None:
     ({"n": 2}, "n", "this model cannot do that"),
     ({"tools": [{"type": "function"}]}, "tools", "leave it out"),
     ({"response_format": {"type": "json_object"}}, "response_format", "leave it out"),
+    ({"messages": [QUESTION, {"role": "user", "content": "x" * 5000}]}, "messages[1].content",
+     "found 5000 characters; expected at most 4096"),
+    ({"messages": [QUESTION, {"role": "user", "content": [{"type": "text", "text": "x" * 2050}] * 2}]},
+     "messages[1].content", "found 4100 characters"),
+    ({"messages": [QUESTION, *[{"role": "system", "content": "x" * 4000}] * 2]}, "messages", "found 8000 characters"),
     ({"temprature": 1}, "temprature", "no such parameter"),
 ])
 def test_what_cannot_be_obeyed_is_refused_by_field(fields: dict[str, Any], param: str, message: str) -> None:
     error = refused(**fields)
     assert (error.status, error.type, error.param) == (400, "invalid_request_error", param)
     assert message in str(error)
+
+
+def test_of_a_long_conversation_the_end_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = read(messages=[*spoken_and_answered(20), {"role": "user", "content": "word1"}])
+    heard: list[str] = []
+    monkeypatch.setattr("omnivox.serve.chat.read_clip",
+                        lambda data, kind, field, longest: (heard.append(field), tiny.question(2.0))[1])
+    history = asked.history(OMNI, 100, 60.0)
+    assert [item.role for item in history.items[-3:]] == ["user", "assistant", "user"]
+    assert 1 < len(heard) < 10  # what could not be remembered was not even decoded
+    assert heard[0] == "messages[38].content[0].input_audio.data"
+    assert history.prompt()[1:-1] == (history.items[-1].content,)
+
+
+def spoken_and_answered(turns: int) -> list[dict[str, Any]]:
+    return [spoken(), {"role": "assistant", "content": "word2"}] * turns
 
 
 def test_another_model_is_not_found() -> None:
@@ -123,10 +144,11 @@ def test_a_model_without_a_voice_is_asked_for_text_alone() -> None:
     assert "has no voice" in str(refused(mute, modalities=["text", "audio"], audio={"format": "wav"}))
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"text"', b"NaN"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"text"', b"NaN",
+                                  b'{"model": "tiny", "metadata": {"a": NaN}}', b'{"seed": 1e999}'])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(RefusedError, match="body: "):
-        read_request(body, "tiny", OMNI, 256)
+        read_request(body, "tiny", OMNI, 256, 256)
 
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -143,4 +165,4 @@ json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats
 def test_nonsense_is_read_or_refused_and_nothing_else(fields: dict[str, Any], content: Any, role: str) -> None:
     asked = {"model": "tiny", "messages": [QUESTION, {"role": role, "content": content}]} | fields
     with suppress(RefusedError):
-        assert read_request(json.dumps(asked).encode(), "tiny", OMNI, 256).messages
+        assert read_request(json.dumps(asked).encode(), "tiny", OMNI, 256, 256).messages

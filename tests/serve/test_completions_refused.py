@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -75,6 +76,43 @@ def test_a_body_that_is_too_large_is_not_read(server: Running, stated: bool) -> 
         found = httpx.post(f"http://{small.address}/v1/chat/completions", content=body if stated else iter([body]))
     assert found.status_code == 413
     assert found.json()["error"]["code"] == "request_too_large"
+
+
+def unfinished(address: str, begin: bytes) -> socket.socket:
+    """A request whose body is longer than what is sent of it."""
+    host, port = address.split(":")
+    found = socket.create_connection((host, int(port)), timeout=WAIT)
+    found.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: 1000\r\n\r\n" + begin)
+    return found
+
+
+def test_a_body_that_does_not_come_keeps_nobody_waiting(server: Running) -> None:
+    with running(server.engine, max_sessions=1, send_seconds=0.2) as small, small.client() as client, \
+            unfinished(small.address, b"{") as stuck:
+        answer = b""
+        while piece := stuck.recv(4096):  # until it is hung up on
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"request_timeout" in answer
+        assert client.chat.completions.create(model="tiny", messages=WORDS, max_tokens=1).choices
+
+
+def test_a_body_that_comes_steadily_has_more_time(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivox.serve.completions.SLOWEST", 0.01)  # bytes a second
+    with running(server.engine, send_seconds=0.2) as small, unfinished(small.address, b"{") as slow:
+        for _ in range(3):
+            threading.Event().wait(0.15)
+            slow.sendall(b" ")
+        slow.sendall(b" " * 996)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 400")  # all of it was read
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_fault_of_the_server(server: Running) -> None:
+    with running(server.engine) as other:
+        unfinished(other.address, b"{").close()
+        until(lambda: other.value("omnivox_errors_total", code="client_disconnected") == 1)
+        assert other.value("omnivox_errors_total", code="model_error") == 0
 
 
 def test_a_full_engine_is_busy_and_a_closing_one_drains(omni: Omni) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from omnivox.runtime.respond import Omni
 from tests.serve.talking import Client, Talk
 
+LONG = "word1 " * 700  # 4200 characters; these models read 256 positions
 WRONG = [
     ({"type": "session.update"}, "session"),
     ({"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/mp3"}}}}},
@@ -28,6 +30,17 @@ WRONG = [
     ({"type": "response.create", "response": {"max_output_tokens": 0}}, "response.max_output_tokens"),
     ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [
         {"type": "input_text", "text": "\ud800"}]}}, "item.content[0].text"),
+    ({"type": "session.update", "session": {"instructions": LONG}}, "session.instructions"),
+    ({"type": "session.update", "session": {"audio": {"input": {"turn_detection": {
+        "type": "semantic_vad", "eagerness": [1]}}}}}, "session.audio.input.turn_detection.eagerness"),
+    ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [
+        {"type": "input_text", "text": LONG}]}}, "item.content"),
+    ({"type": "conversation.item.create", "item": {"type": "message", "role": "system", "content": [
+        {"type": "input_text", "text": LONG[:3000]}, {"type": "input_text", "text": LONG[:3000]}]}}, "item.content"),
+    ({"type": "response.create", "response": {"instructions": LONG}}, "session.instructions"),
+    ({"type": "response.create", "response": {"conversation": "none", "input": [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": LONG[:3000]}]}] * 2}},
+     "response.input"),
     ({"type": "nonsense"}, "type"),
 ]
 
@@ -43,6 +56,41 @@ def test_a_wrong_message_is_answered_and_changes_nothing(talk: Talk, message: di
     assert len(client.errors) == 1
     error = client.errors[0]
     assert (error["type"], error["param"], error["event_id"]) == ("invalid_request_error", param, "mine")
+
+
+def test_a_text_that_is_too_long_is_told_its_limit_and_never_tokenized(
+        talk: Talk, omni: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(omni, "tokenizer", None)
+
+    async def script(client: Client) -> None:
+        await client.send("conversation.item.create", item={
+            "type": "message", "role": "user", "content": [{"type": "input_text", "text": LONG}]})
+
+    error, = talk(script).errors
+    assert (error["code"], error["param"]) == ("string_above_max_length", "item.content")
+    assert "found 4200 characters; expected at most 4096" in error["message"]
+
+
+def test_system_messages_are_limited_together(talk: Talk) -> None:
+    async def script(client: Client) -> None:
+        for _ in range(5):
+            await client.send("conversation.item.create", item={
+                "type": "message", "role": "system", "content": [{"type": "input_text", "text": "x" * 1000}]})
+
+    error, = talk(script).errors
+    assert "found 5000 characters; expected at most 4096" in error["message"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_json_does_not_have_is_refused(talk: Talk, number: str) -> None:
+    async def script(client: Client) -> None:
+        message = {"type": "response.create", "response": {"metadata": {"a": "number"}}}
+        await client.session.handle(json.dumps(message).replace('"number"', number))
+
+    client = talk(script)
+    assert [error["code"] for error in client.errors] == ["invalid_json"]
+    assert f"found {number}; expected a finite number" in client.errors[0]["message"]
+    assert client.kinds() == ["session.created", "error"]
 
 
 def test_an_empty_commit_and_a_full_buffer(talk: Talk) -> None:
