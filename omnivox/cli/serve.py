@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,20 +51,22 @@ def serve(
     with clear_errors():
         from omnivox.serve.settings import ServeSettings
 
+        name = Path(os.path.abspath(model)).name  # noqa: PTH100 `resolve` would follow a link, whose own name is meant
         settings = ServeSettings(
             host, port, tuple(api_key or ()), allow_public, tuple(allow_origin or ()), max_sessions=max_sessions,
             sessions_per_minute=sessions_per_minute, requests_per_minute=max(600, sessions_per_minute),
-            drain_seconds=drain_seconds, log_content=log_content, model_name=Path(model).name)
+            drain_seconds=drain_seconds, log_content=log_content, model_name=name)
         loading = {"device": device.value, "dtype": dtype.value, "whisper": whisper, "vocoder": vocoder}
         _serve(model, loading, {"slots": slots, "queue": queue, "context": context}, settings,
                replicas if ray else None)
 
 
-def _serve(model: str, loading: dict[str, Any], engine: dict[str, int], settings: ServeSettings,
+def _serve(model: str, loading: dict[str, Any], limits: dict[str, int], settings: ServeSettings,
            replicas: int | None) -> None:
-    """Raises ConfigError where the server's packages are missing."""
+    """Raises ConfigError: the server's packages are missing, or it cannot listen there."""
     try:
         from omnivox.serve.guard import check_bind
+        from omnivox.serve.run import address, bind
         from omnivox.serve.run import serve as run
     except ImportError as error:
         raise ConfigError(f"serve: a Python package is missing ({error}); install it with: "
@@ -75,10 +78,11 @@ def _serve(model: str, loading: dict[str, Any], engine: dict[str, int], settings
     if replicas is not None:
         from omnivox.serve.ray import serve as run_ray
 
-        run_ray(model, loading, EngineSettings(**engine), settings, replicas)
+        run_ray(model, loading, EngineSettings(**limits), settings, replicas)
         return
+    sockets = bind(settings)  # before the model is loaded, which takes long
     typer.echo(f"Loading {model} ...", err=True)
     omni = omnivox.load(model, **loading)
-    typer.echo(f"http://{settings.host}:{settings.port} is the page; ws://{settings.host}:{settings.port}/v1/realtime "
-               "for clients. Ctrl-C ends.", err=True)
-    run(Engine(omni, EngineSettings(**engine)), settings)
+    where = address(sockets)
+    run(Engine(omni, EngineSettings(**limits)), settings, sockets, lambda: typer.echo(
+        f"http://{where} is the page; ws://{where}/v1/realtime for clients. Ctrl-C ends.", err=True))

@@ -22,6 +22,8 @@ from omnivox.serve.settings import ServeSettings
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, RESTART = 1000, 1001, 1008, 1009, 1012  # close codes (RFC 6455)
 
+FLUSH_SECONDS = 0.5  # that a reader who keeps up has for what is queued, even when the time to drain is over
+
 
 class Connection:
     """One WebSocket: a reader that feeds the session, and a writer behind a bounded queue."""
@@ -135,7 +137,7 @@ class Connections:
         logs.event("session ended", session=session.id, code=code)
         if socket.application_state is not WebSocketState.DISCONNECTED \
                 and socket.client_state is not WebSocketState.DISCONNECTED:
-            with suppress(RuntimeError, OSError):
+            with suppress(WebSocketDisconnect, RuntimeError, OSError):
                 await socket.close(code if code in (NORMAL, GOING_AWAY, POLICY, TOO_BIG, RESTART) else NORMAL, reason)
 
     async def _turn_away(self, socket: WebSocket, error: RefusedError) -> None:
@@ -154,7 +156,9 @@ class Connections:
         async def leave(connection: Connection) -> None:
             while (session := connection.session) is not None and session.busy and time.monotonic() < end:
                 await asyncio.sleep(0.02)
-            await connection.flush()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(FLUSH_SECONDS, end - time.monotonic())):
+                    await connection.flush()
             connection.close(RESTART, "The server is shutting down.")
 
         await asyncio.gather(*(leave(connection) for connection in list(self._open)))

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,11 +20,16 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from omnivox.cli import app as cli
+from omnivox.errors import ConfigError
 from omnivox.runtime.engine import Engine
 from omnivox.serve.app import create_app
+from omnivox.serve.run import address as address_of
+from omnivox.serve.run import bind
 from omnivox.serve.settings import ServeSettings
 from tests.serve.running import WAIT, serving
 
@@ -152,6 +158,66 @@ def test_draining_lets_answers_end_and_sends_everybody_away(engine: Engine) -> N
         assert refused.value.response.status_code == 503
 
 
+def test_draining_does_not_wait_for_a_reader_that_does_not_read(engine: Engine) -> None:
+    with served(engine, send_seconds=WAIT) as (address, app), realtime(address, max_queue=1) as slow:
+        until(slow, "session.created")
+        connections = app.state.connections
+        connection = next(iter(connections._open))
+        slow.send(json.dumps({"type": "session.update", "session": {"instructions": "x" * 4000}}))
+        until(slow, "session.updated")
+        while connection._queue.qsize() < 100:  # the socket is full, and what follows waits
+            slow.send(json.dumps({"type": "session.update", "session": {}}))
+        loop = connection.closing.get_loop()
+        asyncio.run_coroutine_threadsafe(connections.drain(0.0), loop).result(WAIT)
+        assert not connections._open
+
+
+def a_port() -> tuple[socket.socket, int]:
+    """One that is taken while the socket is open."""
+    taken = socket.create_server(("127.0.0.1", 0))
+    return taken, taken.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_told_in_a_line_before_the_model_is_loaded() -> None:
+    taken, port = a_port()
+    with taken:
+        result = CliRunner().invoke(cli, ["serve", "--model", "no/such/model", "--port", str(port)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"omnivox: port: found {port} at 127.0.0.1, where this server cannot listen (")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:"), ("[::1]", "[::1]:")])
+def test_a_free_port_is_shown_as_it_stands_in_a_url(host: str, shown: str) -> None:
+    try:
+        sockets = bind(ServeSettings(host=host, port=0))
+    except ConfigError:
+        pytest.skip(f"this machine has no {host}")
+    port = sockets[0].getsockname()[1]
+    assert port > 0
+    assert address_of(sockets) == f"{shown}{port}"
+    for one in sockets:
+        one.close()
+
+
+def test_a_host_of_several_addresses_has_one_port_at_all() -> None:
+    sockets = bind(ServeSettings(host="localhost", port=0))
+    assert len({one.getsockname()[1] for one in sockets}) == 1
+    for one in sockets:
+        one.close()
+
+
+@pytest.mark.parametrize("model", [".", "../bundle", "link"])
+def test_a_folder_is_served_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "link").symlink_to(tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    served: list[str] = []
+    monkeypatch.setattr("omnivox.cli.serve._serve", lambda *given: served.append(given[3].model_name))
+    assert CliRunner().invoke(cli, ["serve", "--model", model]).exit_code == 0
+    assert served == ["link" if model == "link" else "bundle"]
+
+
 def test_a_real_process_ends_in_peace(nano_weights: Path) -> None:
     script = Path(sys.executable).with_name("omnivox")
     if not script.exists():
@@ -160,7 +226,7 @@ def test_a_real_process_ends_in_peace(nano_weights: Path) -> None:
                                text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert process.stderr is not None
     try:
-        address = next(line.split("http://")[1].split()[0] for line in process.stderr if "running on http" in line)
+        address = next(line.split("http://")[1].split()[0] for line in process.stderr if "is the page" in line)
         with realtime(address) as socket:
             ask(socket)
             until(socket, "response.output_audio.delta")
