@@ -9,6 +9,7 @@ Where there are no others, as when such a row is the last that is missing, a sma
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ class EndpointSettings:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected 1 or more")
         if self.timeout <= 0:
             raise ConfigError(f"timeout: found {self.timeout}; expected seconds")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature: found {self.temperature}; expected a number from 0")
+        check_key(self.api_key)
 
 
 class PassingError(Exception):
@@ -76,12 +80,18 @@ def check_url(url: str, what: str, example: str) -> None:
     """Raises ConfigError, naming `what` it is of: nothing can be asked at `url`."""
     try:
         parsed = httpx.URL(url)
-        if parsed.scheme in {"http", "https"} and parsed.host:
+        if parsed.scheme in {"http", "https"} and parsed.host and (parsed.port or 0) < 2**16:
             return
         why = ""
     except httpx.InvalidURL as error:
         why = f" ({error})"
     raise ConfigError(f"{what}: found {url!r}{why}; expected a URL such as {example}")
+
+
+def check_key(key: str | None) -> None:
+    """Raises ConfigError, which does not show it: a key that no HTTP header can hold."""
+    if key and not (key.isascii() and key.isprintable()):
+        raise ConfigError("API key: holds a letter beyond ASCII or a line's end; expected it as it was given to you")
 
 
 def backed_off(first: float, longest: float, attempt: int) -> float:

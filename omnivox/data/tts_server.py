@@ -12,7 +12,17 @@ from typing import Any
 
 import httpx
 
-from omnivox.data.endpoint import BUSY, CLOSED, PASSING, PassingError, backed_off, check_url, retry_after, told
+from omnivox.data.endpoint import (
+    BUSY,
+    CLOSED,
+    PASSING,
+    PassingError,
+    backed_off,
+    check_key,
+    check_url,
+    retry_after,
+    told,
+)
 from omnivox.data.speaker import Voices, decoded
 from omnivox.errors import ConfigError, DataError
 from omnivox.nano.voices import Samples
@@ -41,6 +51,7 @@ class SpeechServer:
 
     def __post_init__(self) -> None:
         check_url(self.url, "speech server", "http://127.0.0.1:8880/v1")
+        check_key(self.api_key)
         for name in ("timeout", "tries", "at_once"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}; expected more than 0")

@@ -106,7 +106,7 @@ class ServedLLM:
                               "pip install 'omnivox[data]'") from error
         from omnivox.data.endpoint import EndpointSettings
 
-        EndpointSettings(url, model, timeout=timeout)
+        EndpointSettings(url, model, api_key, timeout=timeout)
         self.url, self.name, self.choosing, self.instructions = url.rstrip("/"), model, choosing, instructions
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(headers=headers, timeout=timeout)

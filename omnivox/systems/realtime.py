@@ -6,6 +6,7 @@ append, commit, response.create. The clock starts when all sound is sent, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.answer import WIRE
 from omnivox.runtime.client import Client
@@ -36,7 +38,9 @@ class Realtime:
     @classmethod
     def load(cls, url: str, *, model: str = "nano", instructions: str | None = None, voice: str | None = None,
              api_key: str | None = None, timeout: float = 20.0) -> Self:
-        """Raises ConfigError: no URL, or a refused key. OmnivoxError: no server there that speaks the protocol."""
+        """Raises ConfigError: no URL, a refused key. OmnivoxError: no server there that speaks the protocol."""
+        if not 0 < timeout < math.inf:
+            raise ConfigError(f"timeout: found {timeout}; expected seconds")
         system = cls(url, model, instructions, voice, api_key, timeout)
         system._connect().close()
         return system

@@ -361,5 +361,7 @@ def test_settings_of_a_server_that_make_no_sense() -> None:
         server("http://h:80a")
     with pytest.raises(ConfigError, match="tries: found 0"):
         server("http://localhost", tries=0)
+    with pytest.raises(ConfigError, match="API key: holds a letter beyond ASCII"):
+        server("http://localhost", api_key="my\u00e9")
     with pytest.raises(ConfigError, match="needs its URL, a model and the names of its voices"):
         speaker("server", url="http://localhost")

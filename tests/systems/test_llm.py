@@ -72,6 +72,11 @@ def test_settings_say_all_but_the_key() -> None:
                               "min_new_tokens": 0, "max_new_tokens": 256}
 
 
+def test_a_key_that_no_header_can_hold_is_told() -> None:
+    with pytest.raises(ConfigError, match="API key: holds a letter beyond ASCII"):
+        ServedLLM("http://127.0.0.1:9/v1", "m", Choosing(), api_key="my\u00e9")
+
+
 def test_pieces_come_before_the_answer_is_whole() -> None:
     taken = [threading.Event() for _ in range(3)]
     late: list[int] = []

@@ -95,6 +95,8 @@ def test_what_goes_wrong_is_said(noise: Tensor) -> None:
         find_system("realtime:ws://127.0.0.1:9")
     with pytest.raises(ConfigError, match="url: found 'here'"):
         find_system("realtime:here")
+    with pytest.raises(ConfigError, match="timeout: found nan; expected seconds"):
+        find_system("realtime:ws://127.0.0.1:9?timeout=nan")
     with pytest.raises(ConfigError, match="realtime: names no url; expected realtime:URL"):
         find_system("realtime")
     with server(lambda peer: None, refuse=401) as (url, _), pytest.raises(ConfigError, match="an API key is needed"):
