@@ -139,18 +139,17 @@ class SpokenDataset:
                     starts.append(total)
                     total += parquet.metadata.row_group(group).num_rows
                 columns = parquet.read(columns=_SIZES).to_pydict()
+            if missing := [name for name in _SIZES if name not in columns]:
+                raise ValueError(f"no column {missing[0]}; expected those of a build")
+            first = [row for row, turn in enumerate(columns["turn"]) if turn == 0]
+            spans = list(pairwise([*first, total]))
+            sizes = [_sizes(columns, row, after) for row, after in spans]
         except Exception as error:  # pyarrow raises OSError, ValueError and kinds of its own
             raise _BadError(f"{file}: cannot be read ({_first_line(error)})") from error
-        first = [row for row, turn in enumerate(columns["turn"]) if turn == 0]
-        for row, after in pairwise([*first, total]):
+        for row, after in spans:
             group = bisect_right(starts, row) - 1
             self._places.append(_Place(number, group, row - starts[group], after - row))
-            turns = slice(row, after)
-            answers = [answer or "" for answer in columns["answer"][turns]]
-            self.sizes.append(Sizes(
-                columns["id"][row], after - row, sum(seconds or 0.0 for seconds in columns["question_seconds"][turns]),
-                sum(len(answer.split()) for answer in answers), sum(map(len, answers)),
-                sum(len(units or ()) for units in columns["units"][turns])))
+        self.sizes += sizes
 
     def _lost(self, reason: str, count: int) -> None:
         """A whole file: its conversations keep their indices."""
@@ -209,6 +208,15 @@ class SpokenDataset:
         heard = _decoded(row["answer_audio"], f"{where}: answer_audio") if self.answer_audio else None
         return SpokenTurn(_decoded(row["question_audio"], f"{where}: question_audio"), row["question"], row["answer"],
                           units, heard)
+
+
+def _sizes(columns: dict[str, list[Any]], row: int, after: int) -> Sizes:
+    """Of the conversation in the rows from `row` to before `after`."""
+    turns = slice(row, after)
+    answers = [answer or "" for answer in columns["answer"][turns]]
+    return Sizes(columns["id"][row], after - row, sum(seconds or 0.0 for seconds in columns["question_seconds"][turns]),
+                 sum(len(answer.split()) for answer in answers), sum(map(len, answers)),
+                 sum(len(units or ()) for units in columns["units"][turns]))
 
 
 def _decoded(audio: dict[str, Any] | None, where: str) -> Tensor:

@@ -60,7 +60,7 @@ def fingerprint(name: str) -> str:
     for one in files:
         size = one.stat().st_size
         with one.open("rb") as file:
-            found.update(f"{one.relative_to(path) if one != path else ''} {size}\n".encode())
+            found.update(f"{one.relative_to(path) if one != path else ''} {size}\n".encode(errors="surrogateescape"))
             found.update(file.read(CHUNK))
             if size > 2 * CHUNK:
                 file.seek(-CHUNK, 2)

@@ -80,7 +80,7 @@ def collect(settings: SourceSettings, build: str | Path) -> Manifest:
     """
     build = Path(build)
     folder = StageFolder(build, "sources")
-    claimed = {**asdict(settings), "sources": [Path(name).name for name in settings.sources]}
+    claimed = {**asdict(settings), "sources": [_readable(Path(name).name) for name in settings.sources]}
     digest = "".join(fingerprint(name) for name in settings.sources)
     with alone(build, "building"):
         folder.forget()
@@ -112,7 +112,7 @@ def _rows(settings: SourceSettings) -> Iterator[tuple[Row, Outcome]]:
         for place, record in read_records(source, settings.split, settings.config):
             if settings.limit is not None and taken >= settings.limit:
                 break
-            row, outcome = _row(source, names[source], home, place, record, settings)
+            row, outcome = _row(source, names[source], home, _readable(place), record, settings)
             taken += isinstance(outcome, Row)
             yield row, outcome
 
@@ -122,7 +122,12 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     short = {source: Path(source).name or Path(source).resolve().name if Path(source).exists() else source
              for source in sources}
     shared = Counter(short.values())
-    return {source: name if shared[name] == 1 else source for source, name in short.items()}
+    return {source: _readable(name if shared[name] == 1 else source) for source, name in short.items()}
+
+
+def _readable(name: str) -> str:
+    """A file's name in UTF-8, whatever bytes it has."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _home(source: str) -> Path | None:

@@ -85,7 +85,7 @@ def _set(name: str, ids: list[str], answers: list[str | None], facts: list[Any],
     if not ids:
         raise DataError(f"{name}: holds no questions; expected one or more")
     for one in ids:
-        if not ID.fullmatch(one):
+        if not isinstance(one, str) or not ID.fullmatch(one):
             raise DataError(f"{name}: id {one!r}; expected letters, digits, '.', '_' or '-', 100 at most")
     if twice := [one for one, count in Counter(ids).items() if count > 1]:
         raise DataError(f"{name}: id {twice[0]!r} stands there {ids.count(twice[0])} times; expected it once")

@@ -117,6 +117,15 @@ def test_a_bad_row_is_named_skipped_and_counted(changes: dict[str, object], mess
         strict.get(4)
 
 
+@pytest.mark.parametrize(("rows", "said"), [
+    ({"instruction": ["a"], "output": ["b"]}, "no column id; expected those of a build"),
+    ({"id": ["a"], "turn": [0], "answer": [5], "units": ["x"], "question_seconds": ["y"]}, "unsupported operand")])
+def test_parquet_of_another_kind_is_told(rows: dict[str, list[object]], said: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=rf"a\.parquet: cannot be read \({said}"):
+        SpokenDataset(tmp_path)
+
+
 def test_a_damaged_page_is_seen(folder: Path) -> None:
     """One flipped bit in the middle of a file's sound."""
     file = folder / "data" / "train-00000000.parquet"

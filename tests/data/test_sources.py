@@ -160,6 +160,18 @@ def test_files_of_one_name_are_not_one_source(tmp_path: Path) -> None:
     assert rows(tmp_path / "one", same[0])[0].source == "train.jsonl"
 
 
+def test_a_files_name_may_be_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    try:
+        written(folder / "caf\udce9.jsonl", [{"question": "What?"}, {"colour": "red"}])
+    except OSError:
+        pytest.skip("this file system knows UTF-8 alone")
+    assert rows(tmp_path / "a", folder / "caf\udce9.jsonl")[0].source == "caf\ufffd.jsonl"
+    assert rows(tmp_path / "b", folder)[0].source == "some"
+    assert reasons(tmp_path / "b")[0].endswith("(caf\ufffd.jsonl:2)")
+
+
 def test_a_run_that_found_nothing_of_use_is_no_hindrance(tmp_path: Path) -> None:
     path = written(tmp_path / "c.jsonl", [{"colour": "red"}] * 3)
     for _ in range(2):

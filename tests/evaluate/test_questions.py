@@ -89,6 +89,17 @@ def test_a_sound_that_is_none(tmp_path: Path) -> None:
         found[1]
 
 
+def test_parquet_whose_conversations_have_no_ids(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"id": [None, "b"], "turn": [0, 0], "answer": ["a", "b"], "units": [[1], [2]],
+               "question_seconds": [1.0, 2.0]}
+    parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="id None; expected letters"):
+        find_questions(str(tmp_path))
+
+
 def test_an_empty_set_and_no_set(tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text("\n")
     with pytest.raises(DataError, match="holds no questions"):
