@@ -102,8 +102,11 @@ def _questions(count: int | None, seconds: float | None) -> list[Tensor]:
 
     from omnivox.evaluate.latency import noise
     from omnivox.evaluate.questions import find_questions
+    from omnivox.sound import MAX_SECONDS
 
     if seconds is not None:
+        if seconds > MAX_SECONDS:
+            raise ConfigError(f"--seconds: found {seconds:g}; at most {MAX_SECONDS:g} s are heard")
         return [noise(seconds)]
     return [question.audio for question in islice(find_questions("nano"), count)]
 

@@ -78,3 +78,5 @@ def test_what_makes_no_sense_is_refused(model: Path) -> None:
     refused(bench("--shape", "150m", "--vocoder", "folder"), "--whisper, --vocoder")
     refused(bench(model, "--runs", 0), "--runs")
     refused(bench("no/such/model"), "no/such/model")
+    for long in ("inf", "1e12"):
+        refused(bench(model, "--seconds", long), f"--seconds: found {float(long):g}; at most 600 s are heard")
