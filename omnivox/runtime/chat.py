@@ -13,12 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +25,7 @@ from torch import Tensor
 from omnivox.errors import ConfigError
 from omnivox.rates import SAMPLE_RATE
 from omnivox.runtime.events import Audio, Done, Text
+from omnivox.runtime.resample import Resampler
 from omnivox.runtime.turns import BLOCK, Detector, Ears, Ended, TurnSettings
 
 if TYPE_CHECKING:
@@ -62,7 +62,13 @@ def questions(device: AudioDevice, detector: Detector, settings: TurnSettings | 
 
 def converse(omni: Omni, device: AudioDevice, detector: Detector, settings: TurnSettings | None = None,
              **respond: Any) -> Iterator[Heard | Text | Audio | Done]:
-    """Answer every turn through the device; `respond` goes to `Omni.respond`. Ends when the microphone does."""
+    """Answer every turn through the device; `respond` goes to `Omni.respond`. Ends when the microphone does.
+
+    A turn ends at what the model can hear, whatever `settings` allow.
+    """
+    settings = settings or TurnSettings()
+    longest = omni.model.max_samples / SAMPLE_RATE
+    settings = replace(settings, max_seconds=min(settings.max_seconds, longest))
     for question in questions(device, detector, settings):
         yield Heard(question)
         for event in omni.respond(question, **respond):
@@ -88,6 +94,8 @@ class SoundDevice:
                               "macOS: brew install portaudio)") from error
         self._recorded: queue.SimpleQueue[Tensor] = queue.SimpleQueue()
         self._queued: deque[NDArray[np.float32]] = deque()
+        self._converter: Resampler | None = None  # of the reply that is being played
+        self._rate = SAMPLE_RATE  # of that reply
         self._lock = threading.Lock()
         self._quiet = threading.Event()
         self._quiet.set()
@@ -114,14 +122,19 @@ class SoundDevice:
         return self._recorded.get()
 
     def play(self, samples: Tensor, rate: int) -> None:
-        data = samples.detach().cpu().float().numpy()
-        if rate != SAMPLE_RATE:
-            data = soxr.resample(data, rate, SAMPLE_RATE)
+        if self._converter is None or self._rate != rate:
+            self._converter, self._rate = Resampler(rate, SAMPLE_RATE), rate
+        self._enqueue(self._converter.push(samples.detach().cpu().float().numpy()))
+
+    def _enqueue(self, data: NDArray[np.float32]) -> None:
         with self._lock:
-            self._queued.append(np.ascontiguousarray(data))
+            self._queued.append(data)
             self._quiet.clear()
 
     def drain(self) -> None:
+        if self._converter is not None:
+            self._enqueue(self._converter.flush())
+            self._converter = None
         while not self._quiet.wait(0.1):  # in slices, so that Ctrl-C is seen
             pass
         with suppress(queue.Empty):  # another thread may be recording
@@ -133,6 +146,7 @@ class SoundDevice:
         with self._lock:
             dropped = sum(map(len, self._queued))
             self._queued.clear()
+        self._converter = None
         return dropped / SAMPLE_RATE
 
     def _hear(self, data: NDArray[np.float32], frames: int, time: object, status: object) -> None:

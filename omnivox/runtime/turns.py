@@ -50,7 +50,7 @@ class TurnSettings:
     min_speech_ms: float = 160.0  # less speech than this is a click or a cough
     interrupt_ms: float = 500.0  # of speech that interrupt an answer
     pause_ms: float = 64.0  # of silence after which an answer may be prepared
-    max_seconds: float = 30.0  # a longer turn is answered as far as it got
+    max_seconds: float = 30.0  # a turn is never longer, it is answered as far as it got
 
     def __post_init__(self) -> None:
         if not HYSTERESIS < self.threshold < 1:
@@ -160,7 +160,7 @@ class Ears:
             self._silence += 1
         yield from self._begin(audible)
         yield from self._pause()
-        long = blocks_ms(len(self._turn)) >= 1000 * settings.max_seconds
+        long = blocks_ms(len(self._turn) + 1) > 1000 * settings.max_seconds
         if blocks_ms(self._silence) >= self.silence_ms or long:
             if self._began:
                 yield self._end()

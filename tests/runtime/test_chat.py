@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,6 +20,7 @@ from omnivox.runtime.chat import Heard, SoundDevice, converse, questions
 from omnivox.runtime.events import Audio, Done, Reply, Text
 from omnivox.runtime.turns import BLOCK, Silero, TurnSettings, blocks_ms
 from omnivox.sound import read_audio
+from tests import tiny
 
 
 class Recording:
@@ -59,7 +61,8 @@ class Parrot:
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(self) -> None:
+    def __init__(self, hears: float = 30.0) -> None:
+        self.model = SimpleNamespace(max_samples=round(hears * SAMPLE_RATE))
         self.settings: list[dict[str, object]] = []
 
     def respond(self, question: Tensor, **settings: object) -> Iterator[Text | Audio | Done]:
@@ -165,6 +168,21 @@ def test_a_conversation_plays_each_answer_before_it_listens_again() -> None:
     assert parrot.settings == [{"chunk_units": 20}] * 2
 
 
+@pytest.mark.parametrize(("hears", "longest"), [(2.0, 62 * BLOCK), (100.0, 937 * BLOCK)])
+def test_a_turn_ends_at_what_the_model_hears(hears: float, longest: int) -> None:
+    device = Recording(numbered(1000))
+    events = list(converse(Parrot(hears), device, Script([0.9] * 1000)))  # type: ignore[arg-type]
+    assert max(len(event.samples) for event in events if isinstance(event, Heard)) == longest
+    assert longest <= hears * SAMPLE_RATE
+
+
+def test_a_model_answers_somebody_who_does_not_stop() -> None:
+    omni = tiny.omni()  # it hears 8 s
+    device = Recording(0.1 * torch.randn(700 * BLOCK, generator=torch.Generator().manual_seed(0)))
+    events = list(converse(omni, device, Script([0.9] * 700), max_new_tokens=2))
+    assert sum(isinstance(event, Done) for event in events) == 3
+
+
 # -- PortAudio, played by a module of the same surface ----------------------------------------------------------------
 
 class FakeStream:
@@ -204,10 +222,24 @@ def test_what_is_played_comes_out_in_order_and_then_silence(portaudio: ModuleTyp
         assert listen(device, 4) == [0.75, 1.0, 0.0, 0.0]
 
 
-def test_another_rate_is_converted(portaudio: ModuleType) -> None:
+@pytest.mark.parametrize("rate", [24_000, 8_000])
+def test_another_rate_is_converted_without_seams(portaudio: ModuleType, rate: int) -> None:
+    reply = torch.from_numpy(0.5 * np.sin(2 * np.pi * 220 * np.arange(2 * rate) / rate))
+    heard: list[float] = []
     with SoundDevice() as device:
-        device.play(torch.zeros(24_000), 24_000)
-        assert sum(len(piece) for piece in device._queued) == SAMPLE_RATE
+        for _ in range(2):  # the second reply knows nothing of the first
+            heard.clear()
+            for piece in reply.split(3840):
+                device.play(piece, rate)
+            waiting = threading.Thread(target=device.drain)
+            waiting.start()
+            while waiting.is_alive():
+                heard += listen(device, BLOCK)
+            waiting.join()
+    t = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    inner = slice(400, -400)
+    assert len(np.trim_zeros(heard)) == pytest.approx(len(t), abs=4)
+    np.testing.assert_allclose(np.asarray(heard)[:len(t)][inner], 0.5 * np.sin(2 * np.pi * 220 * t)[inner], atol=1e-4)
 
 
 def test_the_microphone_gives_blocks_in_order_and_drain_forgets_them(portaudio: ModuleType) -> None:

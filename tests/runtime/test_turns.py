@@ -65,6 +65,14 @@ def test_a_turn_that_began_before_the_answer_sounded_goes_on() -> None:
     assert kinds(turns) == ["Began", "Paused", "Ended"]
 
 
+@pytest.mark.parametrize(("seconds", "blocks"), [(30.0, 937), (1.0, 31), (blocks_ms(16) / 1000, 16)])
+def test_no_turn_is_longer_than_it_may_be(seconds: float, blocks: int) -> None:
+    ended = [turn for turn in listen([0.9] * 1000, settings=TurnSettings(max_seconds=seconds))
+             if isinstance(turn, Ended)]
+    assert {len(turn.samples) for turn in ended} == {blocks * BLOCK}
+    assert blocks * BLOCK <= seconds * 16_000 < (blocks + 1) * BLOCK
+
+
 def test_the_pause_may_be_set_while_it_lasts_and_is_forgotten_when_speech_goes_on() -> None:
     ears = Ears(Script([0.9] * 4 + [0.0] * 3 + [0.9] + [0.0] * 9), SETTINGS)
     turns = list(ears.hear(numbered(6)))
