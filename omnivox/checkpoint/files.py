@@ -25,6 +25,8 @@ from omnivox.errors import CheckpointError
 
 SHARD_BYTES = 4 * 10**9  # a shard is at most about this large
 INDEX = ".index.json"
+BUILD_ERRORS = (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AttributeError, IndexError)
+"""What building a module from sizes that make no sense brings about."""
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # names of weights in a folder, the better first
 
 
@@ -74,8 +76,8 @@ def read(tensors: Tensors, name: str) -> Tensor:
     try:
         return tensors[name]
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} cannot be read ({_line(error)})") \
-            from error
+        raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} cannot be read "
+                              f"({first_line(error)})") from error
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -129,10 +131,11 @@ def _open_file(path: Path) -> dict[str, Callable[[], Tensor]]:
         try:
             file = safe_open(path, "pt")
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a safetensors file, or cut short ({_line(error)})") from error
+            raise CheckpointError(f"{path}: not a safetensors file, or cut short ({first_line(error)})") from error
         return {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
     values = read_torch(path)
-    return _readers({name: value for name, value in values.items() if isinstance(value, Tensor)})
+    return _readers({name: value for name, value in values.items()
+                     if isinstance(name, str) and isinstance(value, Tensor)})
 
 
 def _readers(tensors: Mapping[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
@@ -157,16 +160,19 @@ def read_torch(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds something else than tensors, or is damaged; "
                               "it was not executed") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: no torch file, or one cut short ({_line(error)})") from error
+    except Exception as error:  # whatever a damaged file brings about in torch's reader
+        raise CheckpointError(f"{path}: no torch file, or one that is cut short or damaged ({first_line(error)})") \
+            from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds a {type(values).__name__}; expected a dict of tensors")
     return values
 
 
-def _line(error: Exception) -> str:
-    """The first line of a message."""
-    return next(iter(str(error).strip().splitlines()), "no reason given")
+def first_line(error: Exception) -> str:
+    """What an error of a library says, without what follows."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    told = " ".join(lines[:2]) if lines and lines[0].endswith(":") else next(iter(lines), "")
+    return told or type(error).__name__
 
 
 # -- into modules -----------------------------------------------------------------------------------------------------
@@ -199,6 +205,10 @@ def fill(module: nn.Module, tensors: Tensors, dtype: torch.dtype, skip: str | No
         if tensor.shape != target.shape:
             raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} is {list(tensor.shape)}; "
                                   f"expected {list(target.shape)} by the config")
+        if target.is_floating_point() and not tensor.is_floating_point():
+            raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} is "
+                                  f"{str(tensor.dtype).removeprefix('torch.')}; expected floats: quantised weights "
+                                  "are not read")
         target.data = tensor.to(dtype if isinstance(target, nn.Parameter) else target.dtype).contiguous()
 
 
@@ -243,7 +253,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], name: str = "mode
         try:
             save_file({key: _stored(value, dtype) for key, value in shard.items()}, folder / file, {"format": "pt"})
         except SafetensorError as error:  # a full disk, in its own words
-            raise OSError(f"{folder / file}: cannot be written ({_line(error)})") from error
+            raise OSError(f"{folder / file}: cannot be written ({first_line(error)})") from error
         (folder / file).chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)},
@@ -266,15 +276,21 @@ def check_new(path: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it when the block ends well and removed when it does not.
 
+    An empty folder is filled instead, config.json last: somebody may stand in it, or it may be a link or a mount.
     Raises CheckpointError if `path` is there already and not an empty folder.
     """
     check_new(path)
+    there = path.is_dir()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path if there else path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(path)
+        if there:
+            for made in sorted(temporary.iterdir(), key=lambda made: made.name == "config.json"):
+                made.replace(path / made.name)
+        else:
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -307,5 +323,5 @@ def find_folder(name: str | Path) -> Path:
 
 def _no_hub(name: str, error: Exception) -> NoReturn:
     raise CheckpointError(f"{name}: no such folder, and the hub did not give a model of that name "
-                          f"({type(error).__name__}: {_line(error)}); check the name, the network and "
+                          f"({type(error).__name__}: {first_line(error)}); check the name, the network and "
                           "`hf auth login`, or download it and give its folder") from error

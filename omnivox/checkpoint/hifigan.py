@@ -10,20 +10,28 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from omnivox.checkpoint.files import BUILD_ERRORS, first_line
 from omnivox.errors import CheckpointError
-from omnivox.model.config import DurationConfig, HifiganConfig
+from omnivox.model.config import Config, DurationConfig, HifiganConfig
 from omnivox.model.hifigan import Hifigan
 
+C = TypeVar("C", bound=Config)
 _PREFIXES = (("embedding.", "dict."), ("duration.", "dur_predictor."))  # ours, published; other names are the same
 _CONV = re.compile(r"(?<=dur_predictor\.)conv(\d)\.")  # published: the first member of a sequence
+_SIZES = {"units": "num_embeddings", "embedding_dim": "embedding_dim", "initial_channels": "upsample_initial_channel",
+          "upsample_rates": "upsample_rates", "upsample_kernels": "upsample_kernel_sizes",
+          "residual_kernels": "resblock_kernel_sizes", "residual_dilations": "resblock_dilation_sizes",
+          "sample_rate": "sampling_rate"}  # ours, published
+_DURATION = {"embedding_dim": "encoder_embed_dim", "hidden_dim": "var_pred_hidden_dim",
+             "kernel": "var_pred_kernel_size"}  # the same, under dur_predictor_params
 _NORMED = ("conv_pre", "conv_post", "ups.", "resblocks.")
 
 
@@ -85,6 +93,9 @@ def _take(tensors: dict[str, Tensor], name: str, source: str) -> Tensor:
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], source: str) -> None:
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{source}: tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}; "
+                              "expected floats")
     if tuple(tensor.shape) != expected:
         raise CheckpointError(f"{source}: tensor {name!r} is {list(tensor.shape)}; expected {list(expected)} "
                               "by the config beside it")
@@ -103,29 +114,32 @@ def hifigan_config(path: Path) -> HifiganConfig:
     for key, expected in (("resblock", "1"), ("f0", False), ("multispkr", None)):
         if (value := values.get(key, expected)) != expected and value not in (None, False):
             raise CheckpointError(f"{path}: {key} is {value!r}; a unit vocoder of one voice has {expected!r}")
-    try:
-        duration = values["dur_predictor_params"]
-        config = HifiganConfig(
-            units=int(values["num_embeddings"]),
-            embedding_dim=int(values["embedding_dim"]),
-            initial_channels=int(values["upsample_initial_channel"]),
-            upsample_rates=tuple(int(rate) for rate in values["upsample_rates"]),
-            upsample_kernels=tuple(int(size) for size in values["upsample_kernel_sizes"]),
-            residual_kernels=tuple(int(size) for size in values["resblock_kernel_sizes"]),
-            residual_dilations=tuple(tuple(int(d) for d in row) for row in values["resblock_dilation_sizes"]),
-            sample_rate=int(values["sampling_rate"]),
-            duration=DurationConfig(int(duration["encoder_embed_dim"]), int(duration["var_pred_hidden_dim"]),
-                                    int(duration["var_pred_kernel_size"])),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{path}: key {error} is missing; expected a code_hifigan config "
-                              "with dur_predictor_params") from error
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a value is of the wrong kind ({error})") from error
+    duration = _renamed(DurationConfig, _object(values.get("dur_predictor_params"), path), _DURATION, path)
+    config = replace(_renamed(HifiganConfig, values, _SIZES, path), duration=duration)
     if values.get("model_in_dim", config.embedding_dim) != config.embedding_dim:
         raise CheckpointError(f"{path}: model_in_dim is {values['model_in_dim']}; expected embedding_dim "
                               f"({config.embedding_dim}): nothing but units goes in")
     return config
+
+
+def _object(found: Any, path: Path) -> dict[str, Any]:
+    if found is None:
+        raise CheckpointError(f"{path}: key 'dur_predictor_params' is missing; expected a code_hifigan config")
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: dur_predictor_params is {found!r}; expected an object")
+    return found
+
+
+def _renamed(kind: type[C], values: dict[str, Any], names: dict[str, str], path: Path) -> C:
+    """Sizes under their published names. Raises CheckpointError naming the key that is missing or wrong."""
+    try:
+        return kind.from_dict({ours: values[published] for ours, published in names.items()})
+    except KeyError as error:
+        raise CheckpointError(f"{path}: key {error} is missing; expected a code_hifigan config") from error
+    except ValueError as error:
+        field, _, found = str(error).partition(": ")
+        name = names.get(field.removeprefix(f"{kind.__name__}."), field)
+        raise CheckpointError(f"{path}: {name}: {found}") from error
 
 
 def published_config(config: HifiganConfig) -> dict[str, Any]:
@@ -154,10 +168,12 @@ def read_generator(path: Path) -> dict[str, Tensor]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds other things than tensors, or is damaged; none was executed") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read as tensors; it may be cut short ({error})") from error
+    except Exception as error:  # whatever a damaged file brings about in its reader
+        raise CheckpointError(f"{path}: cannot be read as tensors; it may be damaged or cut short "
+                              f"({first_line(error)})") from error
     generator = saved.get("generator") if isinstance(saved, dict) else None
-    if not isinstance(generator, dict) or not all(isinstance(tensor, Tensor) for tensor in generator.values()):
+    if not isinstance(generator, dict) or not all(isinstance(name, str) and isinstance(tensor, Tensor)
+                                                  for name, tensor in generator.items()):
         raise CheckpointError(f"{path}: found no tensors under 'generator'; expected a file such as g_00500000")
     return generator
 
@@ -167,13 +183,16 @@ def load_hifigan(checkpoint: Path, config: Path | None = None) -> Hifigan:
 
     checkpoint: the file, or a folder that holds one (g_* or *.safetensors); config: by default config.json beside it.
     """
+    if not checkpoint.exists():
+        raise CheckpointError(f"{checkpoint}: no such file or folder; expected a vocoder such as g_00500000, or the "
+                              "folder that holds it")
     if checkpoint.is_dir():
         checkpoint = _only_generator(checkpoint)
     described = hifigan_config(config or checkpoint.with_name("config.json"))
     try:
         vocoder = Hifigan(described)
-    except ValueError as error:
-        raise CheckpointError(f"{config or checkpoint.with_name('config.json')}: {error}") from error
+    except BUILD_ERRORS as error:
+        raise CheckpointError(f"{config or checkpoint.with_name('config.json')}: {first_line(error)}") from error
     from_published(read_generator(checkpoint), vocoder, str(checkpoint))
     return vocoder.eval().requires_grad_(False)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-from omnivox.checkpoint.files import Tensors, open_tensors, read_json
+from omnivox.checkpoint.files import BUILD_ERRORS, Tensors, first_line, open_tensors, read_json
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import ConfigError
 from omnivox.model.config import Config, HifiganConfig, OmniConfig, SourceFilterConfig
@@ -49,7 +49,7 @@ def read_vocoder(folder: Path) -> tuple[Vocoder, Tensors] | None:
     if values.get("vocoder") is None:
         return None
     kind = _object(values, "vocoder", path).get("kind")
-    if kind not in _VOCODERS:
+    if not isinstance(kind, str) or kind not in _VOCODERS:
         raise ConfigError(f"{path}: vocoder.kind is {kind!r}; expected {' or '.join(_VOCODERS)}")
     config_type, vocoder_type = _VOCODERS[kind]
     sizes = {"vocoder": {key: value for key, value in values["vocoder"].items() if key != "kind"}}
@@ -57,8 +57,8 @@ def read_vocoder(folder: Path) -> tuple[Vocoder, Tensors] | None:
     tensors = open_tensors(folder / VOCODER_FILE)
     try:
         return vocoder_type(config), tensors
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: vocoder: {error}") from error
+    except BUILD_ERRORS as error:
+        raise ConfigError(f"{path}: vocoder: {first_line(error)}") from error
 
 
 def write_config(folder: Path, omni: OmniConfig, llm: PretrainedConfig, vocoder: Vocoder | None, prompt: Prompt,
@@ -92,9 +92,10 @@ def _object(values: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 def _llm_config(values: dict[str, Any], path: Path) -> PretrainedConfig:
     values = dict(values)
+    if not isinstance(kind := values.get("model_type"), str):
+        found = "missing" if kind is None else repr(kind)
+        raise ConfigError(f"{path}: llm.model_type is {found}; expected one that transformers knows")
     try:
         return AutoConfig.for_model(values.pop("model_type"), **values)
-    except KeyError as error:
-        raise ConfigError(f"{path}: llm.model_type is missing; expected one that transformers knows") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: llm: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever transformers makes of a wrong value
+        raise ConfigError(f"{path}: llm: {first_line(error)}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from omnivox.checkpoint.files import Tensors, open_tensors, read_json
+from omnivox.checkpoint.files import Tensors, first_line, open_tensors, read_json
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.checkpoint.whisper import DIMS, OPENAI_DIMS, config_from_tensors, encoder_config, load_whisper
 from omnivox.errors import CheckpointError
@@ -79,7 +79,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if values.get(key, kind) != kind:
             raise CheckpointError(f"{path}: {key} is {values[key]!r}; expected {kind!r}")
     for key in _REQUIRED:
-        if not isinstance(value := values.get(key), int) or value < 1:
+        if not isinstance(value := values.get(key), int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(f"{path}: {key} is {value!r}; expected a whole number")
     return values
 
@@ -87,8 +87,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def _llama_config(values: dict[str, Any], folder: Path) -> LlamaConfig:
     try:
         return LlamaConfig(**{key: values[key] for key in _LLAMA_KEYS if key in values})
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: no configuration of a Llama ({error})") from error
+    except Exception as error:  # whatever transformers makes of a wrong value
+        raise CheckpointError(f"{folder / 'config.json'}: no configuration of a Llama ({first_line(error)})") from error
 
 
 def omni_config(values: dict[str, Any], llama: LlamaConfig, encoder: EncoderConfig, inner_width: int,
@@ -102,7 +102,7 @@ def omni_config(values: dict[str, Any], llama: LlamaConfig, encoder: EncoderConf
     layers, width, heads, ffn = map(int, numbers.groups())
     rope = dict(llama.rope_parameters or {})
     theta = rope.pop("rope_theta", 10000.0)
-    return OmniConfig(
+    config = OmniConfig(
         mel=MelConfig(encoder.n_mels, pad_to_chunk=True),
         encoder=encoder,
         adaptor=AdaptorConfig(values["speech_encoder_ds_rate"], encoder.width, inner_width, llama.hidden_size),
@@ -110,13 +110,17 @@ def omni_config(values: dict[str, Any], llama: LlamaConfig, encoder: EncoderConf
             llama.hidden_size, width, layers, heads, ffn, values["ctc_upsample_factor"], values["unit_vocab_size"],
             rope_theta=theta, rope_scaling=rope if rope.get("rope_type", "default") != "default" else None,
             norm_eps=llama.rms_norm_eps))
+    try:
+        return OmniConfig.from_dict(config.to_dict())
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
 
 
 def _end_ids(folder: Path, values: dict[str, Any]) -> tuple[int, ...]:
     path = folder / "generation_config.json"
     found = (read_json(path) if path.exists() else values).get("eos_token_id", values.get("eos_token_id"))
     ids = tuple(found) if isinstance(found, list) else (found,)
-    if not all(isinstance(number, int) for number in ids):
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in ids):
         raise CheckpointError(f"{path if path.exists() else folder / 'config.json'}: eos_token_id is {found!r}; "
                               "expected a token id or a list of them")
     return ids

@@ -9,7 +9,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from omnivox.checkpoint import layout, llama_omni
-from omnivox.checkpoint.files import NoInit, check_new, fill, find_folder, new_folder, read_json, untied, write_tensors
+from omnivox.checkpoint.files import (
+    BUILD_ERRORS,
+    NoInit,
+    check_new,
+    fill,
+    find_folder,
+    first_line,
+    new_folder,
+    read_json,
+    untied,
+    write_tensors,
+)
 from omnivox.checkpoint.hifigan import load_hifigan
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import CheckpointError, ConfigError
@@ -38,19 +49,19 @@ class Loaded:
 
 
 def load_checkpoint(name: str | Path, *, whisper: str | Path | None = None, vocoder: str | Path | None = None,
-                    device: str = "auto", dtype: str = "auto") -> Loaded:
+                    device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> Loaded:
     """Load "nano" (bundled), a folder (ours or published), or a model of the hub ("owner/model").
 
     whisper: for a published checkpoint, the encoder's file or folder; default: as its config says, else its own.
     vocoder: a published unit vocoder (folder or file), instead of the checkpoint's own; default for published ones: a
-    folder `vocoder` inside. device: auto, cpu, cuda, mps. dtype: auto (float32 on a CPU, elsewhere the checkpoint's
-    own), float32, bfloat16, float16; vocoders are float32 always.
+    folder `vocoder` inside. device: auto, cpu, cuda, mps, or torch's. dtype: auto (float32 on a CPU, elsewhere the
+    checkpoint's own), float32, bfloat16, float16, or torch's; vocoders are float32 always.
     Raises CheckpointError and ConfigError, naming the file, tensor or key, what was found, and what would be right.
     """
-    place = pick_device(device)
+    place = pick_device(str(device))
     folder = find_model(name)
     described = read_json(folder / "config.json")
-    numbers = pick_dtype(dtype, place, described)
+    numbers = pick_dtype(str(dtype).removeprefix("torch."), place, described)
     spoken: Vocoder | None
     if described.get("model_type") == layout.MODEL_TYPE:
         if whisper is not None:
@@ -144,11 +155,16 @@ def _published(folder: Path, whisper: Path | None, dtype: torch.dtype) -> tuple[
 
 def _build(config: OmniConfig, llm: PretrainedConfig, folder: Path) -> SpokenLM:
     """A model of the right size whose weights are yet to be read."""
-    try:
-        with NoInit():
-            return SpokenLM(config, AutoModelForCausalLM.from_config(llm, dtype=torch.float32))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder / 'config.json'}: {error}") from error
+    path = folder / "config.json"
+    with NoInit():
+        try:
+            backbone = AutoModelForCausalLM.from_config(llm, dtype=torch.float32)
+        except Exception as error:  # whatever transformers makes of sizes that do not fit together
+            raise ConfigError(f"{path}: llm: no {llm.model_type} can be built ({first_line(error)})") from error
+        try:
+            return SpokenLM(config, backbone)
+        except BUILD_ERRORS as error:
+            raise ConfigError(f"{path}: {first_line(error)}") from error
 
 
 def _own_vocoder(folder: Path) -> Vocoder | None:

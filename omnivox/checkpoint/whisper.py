@@ -93,7 +93,7 @@ def encoder_config(dims: dict[str, Any], keys: dict[str, str], source: Path) -> 
     """Our configuration from published sizes under the names that `keys` gives them."""
     for key in keys.values():
         value = dims.get(key)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(f"{source}: {key} is {value!r}; expected a whole number")
     return EncoderConfig(**{ours: dims[theirs] for ours, theirs in keys.items()})
 

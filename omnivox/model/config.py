@@ -1,51 +1,100 @@
 """The dimensions that travel in a checkpoint's `config.json`.
 
-Defaults are the published LLaMA-Omni's. Every class is frozen; `from_dict` refuses keys it does not know.
+Defaults are the published LLaMA-Omni's. Every class is frozen; `from_dict` refuses keys it does not know and values of
+another kind than their field's.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 StatesFed = Literal["predicting", "consumed"]
 """Which LLM states feed the speech decoder: those that predict each token (the paper), or those at it (the trainer)."""
+_MAY_BE_0 = {"least": 0}
 
 
 @dataclass(frozen=True)
 class Config:
     """A frozen dataclass that goes to and from JSON."""
 
+    _least: ClassVar[int | None] = None  # of whole numbers, where their field names no other
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from JSON values. Raises ValueError naming an unknown, missing or misshapen key."""
+        """Build from JSON values. Raises ValueError naming a key that is unknown, missing or has a wrong value."""
         known = {f.name: f for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"{cls.__name__}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-        nested = {}
-        for name, value in values.items():
-            default = known[name].default_factory
-            if isinstance(default, type) and issubclass(default, Config):
-                if not isinstance(value, dict):
-                    raise ValueError(f"{cls.__name__}.{name}: found {value!r}; expected an object")
-                value = default.from_dict(value)
-            nested[name] = _as_tuple(value)
+        kinds = get_type_hints(cls)
+        checked = {name: _checked(value, kinds[name], known[name].metadata.get("least", cls._least),
+                                  f"{cls.__name__}.{name}") for name, value in values.items()}
         try:
-            return cls(**nested)
+            return cls(**checked)
         except TypeError as error:
             raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Sizes(Config):
+    """A configuration whose numbers are sizes, or at least positive."""
+
+    _least: ClassVar[int | None] = 1
+
+
+def _checked(value: Any, kind: Any, least: int | None, name: str) -> Any:
+    """A JSON value as what `kind`, a field's annotation, says. Raises ValueError naming the field."""
+    if isinstance(kind, type) and issubclass(kind, Config):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}: found {value!r}; expected an object")
+        return kind.from_dict(value)
+    value = _as_tuple(value)
+    if not _fits(value, kind, least):
+        raise ValueError(f"{name}: found {value!r}; expected {_in_words(kind, least)}")
+    return value
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
+def _fits(value: Any, kind: Any, least: int | None) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one, least) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0], least) for item in value)
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and (least is None or value >= least)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value) and (least is None or value > 0)
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def _in_words(kind: Any, least: int | None) -> str:
+    """What would be right."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(one, least) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list, each of it {_in_words(get_args(kind)[0], least)}"
+    words = {bool: "true or false", int: "a whole number" + ("" if least is None else f", {least} or more"),
+             float: "a number" if least is None else "a number above 0", str: "a text", type(None): "null"}
+    return words.get(kind, "an object")
+
+
 @dataclass(frozen=True)
-class MelConfig(Config):
+class MelConfig(Sizes):
     """Whisper's log-mel spectrogram."""
 
     n_mels: int = 128
@@ -53,7 +102,7 @@ class MelConfig(Config):
 
 
 @dataclass(frozen=True)
-class EncoderConfig(Config):
+class EncoderConfig(Sizes):
     """Whisper's encoder. `strides` and `conv_kernel` are ours, for encoders trained from nothing."""
 
     n_mels: int = 128
@@ -62,7 +111,7 @@ class EncoderConfig(Config):
     heads: int = 20
     positions: int = 1500  # frames after the strides that the positional table covers
     strides: tuple[int, ...] = (1, 2)  # of the two convolutions of the stem
-    conv_kernel: int = 0  # width of a depthwise convolution before each attention; 0: none, as Whisper
+    conv_kernel: int = field(default=0, metadata=_MAY_BE_0)  # of a depthwise convolution before each attention; 0: none
 
     @property
     def stride(self) -> int:
@@ -74,7 +123,7 @@ class EncoderConfig(Config):
 
 
 @dataclass(frozen=True)
-class AdaptorConfig(Config):
+class AdaptorConfig(Sizes):
     """Concatenate k encoder frames, Linear → ReLU → Linear."""
 
     k: int = 5
@@ -84,7 +133,7 @@ class AdaptorConfig(Config):
 
 
 @dataclass(frozen=True)
-class SpeechDecoderConfig(Config):
+class SpeechDecoderConfig(Sizes):
     """Causal Llama layers over each LLM state repeated `upsample` (λ) times, then a linear layer to units + blank."""
 
     llm_width: int = 4096
@@ -102,7 +151,7 @@ class SpeechDecoderConfig(Config):
 
 
 @dataclass(frozen=True)
-class DurationConfig(Config):
+class DurationConfig(Sizes):
     """How many frames each merged unit lasts (FastSpeech 2's variance predictor)."""
 
     embedding_dim: int = 128
@@ -111,7 +160,7 @@ class DurationConfig(Config):
 
 
 @dataclass(frozen=True)
-class HifiganConfig(Config):
+class HifiganConfig(Sizes):
     """The published unit HiFi-GAN."""
 
     units: int = 1000
@@ -126,7 +175,7 @@ class HifiganConfig(Config):
 
 
 @dataclass(frozen=True)
-class SourceFilterConfig(Config):
+class SourceFilterConfig(Sizes):
     """A small unit vocoder: harmonic and noise excitation through predicted spectral filters."""
 
     units: int = 200
@@ -136,15 +185,16 @@ class SourceFilterConfig(Config):
     hop: int = 160  # samples per filter frame
     n_fft: int = 640
     kernel: int = 7
-    unit_right: tuple[int, ...] = (1, 1, 1, 1)  # a block at the unit rate each: how many frames it sees ahead
-    filter_right: tuple[int, ...] = (1, 1, 0)  # the same at the filter rate
+    # A block each, at the unit rate and at the filter rate: how many frames it sees ahead.
+    unit_right: tuple[int, ...] = field(default=(1, 1, 1, 1), metadata=_MAY_BE_0)
+    filter_right: tuple[int, ...] = field(default=(1, 1, 0), metadata=_MAY_BE_0)
     pitch_hz: float = 115.0  # the middle of the voice
     sample_rate: int = 16_000
     duration_width: int = 64
 
 
 @dataclass(frozen=True)
-class MfccConfig(Config):
+class MfccConfig(Sizes):
     """Units from k-means over mel-cepstra and their slopes."""
 
     units: int = 200

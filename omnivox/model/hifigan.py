@@ -110,6 +110,8 @@ def _check(config: HifiganConfig) -> None:
     if len(config.upsample_rates) != len(config.upsample_kernels):
         raise ValueError(f"hifigan.upsample_kernels: found {len(config.upsample_kernels)}; expected one for each of "
                          f"{len(config.upsample_rates)} rates")
+    if not config.residual_kernels:
+        raise ValueError("hifigan.residual_kernels: found none; expected one or more")
     if len(config.residual_kernels) != len(config.residual_dilations):
         raise ValueError(f"hifigan.residual_dilations: found {len(config.residual_dilations)}; expected one list for "
                          f"each of {len(config.residual_kernels)} kernels")

@@ -78,24 +78,13 @@ class SpokenLM(nn.Module):
 
     def __init__(self, config: OmniConfig, llm: nn.Module) -> None:
         super().__init__()
+        _check_sizes(config, llm)
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.adaptor = Adaptor(config.adaptor)
         self.llm: Any = llm
         self.speech_decoder = SpeechDecoder(config.speech_decoder)
         self._filters = mel_filters(config.mel.n_mels)  # no buffer: the mel is float32 whatever the weights are
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
-        config, llm_width = self.config, self.llm.get_input_embeddings().weight.shape[1]
-        for name, found, expected in (
-            ("encoder.n_mels", config.encoder.n_mels, config.mel.n_mels),
-            ("adaptor.encoder_width", config.adaptor.encoder_width, config.encoder.width),
-            ("adaptor.llm_width", config.adaptor.llm_width, llm_width),
-            ("speech_decoder.llm_width", config.speech_decoder.llm_width, llm_width),
-        ):
-            if found != expected:
-                raise ValueError(f"{name}: found {found}; expected {expected}, the size of what it is joined to")
 
     # -- the question -------------------------------------------------------------------------------------------------
 
@@ -214,6 +203,24 @@ class SpokenLM(nn.Module):
         logits = self.speech_decoder(states.data, states.length, frames)
         nll = ctc_nll(logits, frames, batch.units, batch.units_length, self.speech_decoder.blank)
         return CTCLoss(nll.sum() / batch.units_length.sum(), nll, frames)
+
+
+def _check_sizes(config: OmniConfig, llm: Any) -> None:
+    encoder, llm_width = config.encoder, llm.get_input_embeddings().weight.shape[1]
+    for name, found, expected in (
+        ("encoder.n_mels", encoder.n_mels, config.mel.n_mels),
+        ("adaptor.encoder_width", config.adaptor.encoder_width, encoder.width),
+        ("adaptor.llm_width", config.adaptor.llm_width, llm_width),
+        ("speech_decoder.llm_width", config.speech_decoder.llm_width, llm_width),
+    ):
+        if found != expected:
+            raise ValueError(f"{name}: found {found}; expected {expected}, the size of what it is joined to")
+    if encoder.width % encoder.heads:
+        raise ValueError(f"encoder.heads: found {encoder.heads}; expected a divisor of encoder.width, {encoder.width}")
+    frames = CHUNK_SAMPLES // HOP_LENGTH // encoder.stride
+    if config.mel.pad_to_chunk and encoder.positions < frames:
+        raise ValueError(f"encoder.positions: found {encoder.positions}; expected {frames} or more, for "
+                         "mel.pad_to_chunk makes every question 30 s long")
 
 
 def _speech_at(ids: Tensor) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,15 @@ def test_wrong_tensors_are_named(tensors: dict[str, Tensor], tmp_path: Path, nam
 @pytest.mark.parametrize(("changes", "said"), [
     ({"num_embeddings": ...}, "'num_embeddings' is missing"),
     ({"dur_predictor_params": ...}, "'dur_predictor_params' is missing"),
-    ({"upsample_rates": 5}, "wrong kind"),
+    ({"upsample_rates": 5}, "upsample_rates: found 5; expected a list"),
+    ({"upsample_rates": [2, "2"]}, r"upsample_rates: found \(2, '2'\)"),
+    ({"num_embeddings": 1.5}, "num_embeddings: found 1.5; expected a whole number, 1 or more"),
+    ({"sampling_rate": 0}, "sampling_rate: found 0"),
+    ({"sampling_rate": -16000}, "sampling_rate: found -16000"),
+    ({"dur_predictor_params": {"encoder_embed_dim": True, "var_pred_hidden_dim": 3, "var_pred_kernel_size": 3}},
+     "encoder_embed_dim: found True"),
+    ({"dur_predictor_params": 3}, "dur_predictor_params is 3"),
+    ({"resblock_kernel_sizes": [], "resblock_dilation_sizes": []}, "residual_kernels"),
     ({"resblock": "2"}, "resblock is '2'"),
     ({"f0": True}, "f0 is True"),
     ({"model_in_dim": 7}, "model_in_dim is 7"),
@@ -122,9 +131,38 @@ def test_damaged_files_are_named(tensors: dict[str, Tensor], tmp_path: Path) -> 
         load_hifigan(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flipped_and_cut_bytes_are_one_clear_error(tensors: dict[str, Tensor], tmp_path: Path, zipped: bool) -> None:
+    path = write(tmp_path, tensors)
+    torch.save({"generator": tensors}, path, _use_new_zipfile_serialization=zipped)
+    whole, chance = path.read_bytes(), random.Random(0)
+    refused = 0
+    for i in range(120):
+        damaged = bytearray(whole[: chance.randrange(len(whole))] if i % 2 else whole)
+        for _ in range(3 * (1 - i % 2)):
+            damaged[chance.randrange(min(len(damaged), 3000))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            load_hifigan(path)
+        except CheckpointError as error:
+            refused += 1
+            assert "g_00500000: " in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 60
+
+
+def test_numbers_that_are_no_floats_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    tensors["conv_post.bias"] = tensors["conv_post.bias"].to(torch.int8)
+    with pytest.raises(CheckpointError, match=r"'conv_post\.bias' is int8; expected floats"):
+        load_hifigan(write(tmp_path, tensors))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no vocoder"):
         load_hifigan(tmp_path)
+    with pytest.raises(CheckpointError, match="g_1: no such file or folder"):
+        load_hifigan(tmp_path / "g_1")
+    (tmp_path / "g_1").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
         load_hifigan(tmp_path / "g_1")
 
