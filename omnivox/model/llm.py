@@ -6,6 +6,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from transformers.cache_utils import Cache
 from omnivox.streaming import Chunk
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
+_FAMILIES = "expected a decoder-only family such as Llama, Qwen, Mistral or Gemma"
+_MOST_ERROR = {torch.float32: 1e-2, torch.float64: 1e-2}  # of the logits' size; in half precision experts may change
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # other frequencies once a sequence outgrows the training length
 
 
@@ -90,17 +93,42 @@ class StreamingLLM:
         self.llm, self.capacity = llm, capacity
         self.config = llm.config.get_text_config(decoder=True)
         self._check_attention()
-        probe = _ShapeProbe()
-        with torch.no_grad():
-            one = torch.zeros((1, 1, self.config.hidden_size), dtype=llm.dtype, device=llm.device)
-            itself = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=llm.device)
-            llm.base_model(inputs_embeds=one, attention_mask=self._masks(itself, one), past_key_values=probe,
-                           use_cache=True)
+        try:
+            self._shapes = self._probe_shapes()
+            error = self._probe_error()
+        except Exception as failure:  # whatever a family's code makes of masks and positions that it did not expect
+            raise ValueError(f"llm: {self.config.model_type} cannot be stepped ({type(failure).__name__}: "
+                             f"{failure}); {_FAMILIES}".replace("\n", " ")) from failure
+        if error > _MOST_ERROR.get(llm.dtype, 0.5):
+            raise ValueError(f"llm: {self.config.model_type} gives other logits when it is stepped beside another "
+                             f"session (by {error:.1g} of their size); {_FAMILIES}")
+
+    @torch.no_grad()
+    def _probe_shapes(self) -> list[tuple[torch.Size, torch.Size]]:
+        """The shapes of every layer's keys and values."""
+        llm, probe = self.llm, _ShapeProbe()
+        one = torch.zeros((1, 1, self.config.hidden_size), dtype=llm.dtype, device=llm.device)
+        itself = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=llm.device)
+        llm.base_model(inputs_embeds=one, attention_mask=self._masks(itself, one), past_key_values=probe,
+                       use_cache=True)
         layers = sorted(probe.shapes)
         if layers != list(range(len(layers))) or not layers:
-            raise ValueError(f"llm: {self.config.model_type} keeps keys and values for layers {layers}; "
-                              "expected every layer to attend")
-        self._shapes = [probe.shapes[i] for i in layers]
+            raise ValueError(f"it keeps keys and values for layers {layers}; expected every layer to attend")
+        return [probe.shapes[i] for i in layers]
+
+    @torch.no_grad()
+    def _probe_error(self) -> float:
+        """How far our logits of two sessions of three positions are from the model's own, the one two positions ahead
+        of the other: the root mean square over that of the logits."""
+        table: Any = self.llm.get_input_embeddings()
+        ids = torch.arange(1, 7, device=self.llm.device).view(2, 3) * (table.weight.shape[0] // 7)
+        x, state = table(ids), self.initial_state(2, capacity=3)
+        ahead, behind = torch.tensor([[2, 0], [1, 3]], device=ids.device)
+        first, _ = self.step(Chunk(x[:, :2], ahead), state)
+        second, _ = self.step(Chunk(torch.stack([x[0].roll(1, 0), x[1]]), behind), state)
+        ours = self.logits(torch.stack([torch.cat([first.row(0), second.row(0)]), second.row(1)])).float()
+        theirs = self.llm(inputs_embeds=x, use_cache=False).logits.float()
+        return float((ours - theirs).square().mean().sqrt() / theirs.std().clamp(min=1e-6))
 
     def _check_attention(self) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
@@ -113,19 +141,28 @@ class StreamingLLM:
         if implementation not in ("sdpa", "eager"):
             raise ValueError(f"llm: attn_implementation is {implementation!r}; expected 'sdpa' or 'eager'")
 
-    def _check_rope(self, capacity: int) -> None:
+    @property
+    def max_positions(self) -> int | None:
+        """How many positions a session may take; None: as many as there is memory for."""
+        known = getattr(self.config, "max_position_embeddings", None)
+        limits = [limit for _, limit in self._rope_limits()] + ([] if known is None else [known])
+        return min(limits, default=None)
+
+    def _rope_limits(self) -> Iterator[tuple[str, int]]:
+        """The kinds of rotary positions that change once a session is longer than so many."""
         rope = getattr(self.config, "rope_parameters", None) or {}
         for entry in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
             kind = entry.get("rope_type", "default")
-            limit = entry.get("original_max_position_embeddings") or self.config.max_position_embeddings
-            if kind in _LENGTH_DEPENDENT_ROPE and capacity > limit:
-                raise ValueError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
-                                  f"only; found a capacity of {capacity}")
+            if kind in _LENGTH_DEPENDENT_ROPE:
+                yield kind, entry.get("original_max_position_embeddings") or self.config.max_position_embeddings
 
     def initial_state(self, batch: int, capacity: int | None = None) -> LLMState:
         """Room for `capacity` positions in each of `batch` rows, in the model's dtype."""
         llm, capacity = self.llm, capacity or self.capacity
-        self._check_rope(capacity)
+        for kind, limit in self._rope_limits():
+            if capacity > limit:
+                raise ValueError(f"llm: rope_type {kind!r} is the same for every session up to {limit} positions "
+                                 f"only; found a capacity of {capacity}")
 
         def room(shape: torch.Size) -> Tensor:
             heads, _, size = shape

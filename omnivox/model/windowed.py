@@ -36,15 +36,16 @@ class VocoderState:
 class StreamingVocoder:
     """Slides a window over a vocoder's frames.
 
-    lookahead: frames of right context to wait for. At the vocoder's own (the default) the stream equals the offline
-    waveform to rounding; less answers sooner and costs accuracy near the cuts, never length.
+    lookahead: frames of right context to wait for. At the vocoder's own (the default, and the most that is waited for)
+    the stream equals the offline waveform to rounding; less answers sooner and costs accuracy near the cuts, never
+    length.
     """
 
     def __init__(self, vocoder: Vocoder, lookahead: int | None = None) -> None:
         if lookahead is not None and lookahead < 0:
             raise ValueError(f"lookahead: found {lookahead}; expected 0 or more frames")
         self.vocoder = vocoder
-        self.lookahead = vocoder.context[1] if lookahead is None else lookahead
+        self.lookahead = vocoder.context[1] if lookahead is None else min(lookahead, vocoder.context[1])
         self.reach = vocoder.duration.reach
 
     def initial_state(self, batch: int) -> VocoderState:

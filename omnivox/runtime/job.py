@@ -162,7 +162,9 @@ class Job:
         return self._emit is _nobody
 
     def _reply(self, token_ends: tuple[int, ...], cancelled: bool) -> Reply:
-        audio, rate, timings = torch.cat([torch.empty(0), *self._sound]), self.engine.omni.sample_rate, self.timings
+        rate, timings = self.engine.omni.sample_rate, self.timings
+        with torch.inference_mode(False):  # the caller may do with it what he likes
+            audio = torch.cat([torch.empty(0), *self._sound])
         timings.total = self.elapsed
         timings.audio_seconds = len(audio) / rate
         timings.real_time_factor = timings.total / timings.audio_seconds if self._sound else 0.0

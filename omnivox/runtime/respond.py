@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
@@ -60,8 +61,9 @@ class ReplySettings:
         at_least = {"chunk_units": 1, "max_new_tokens": 1} | ({} if self.lookahead is None else {"lookahead": 0})
         for name, least in at_least.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ConfigError(f"{name}: found {value!r}; expected a whole number, {least} or more")
+            object.__setattr__(self, name, int(value))  # numpy's as well
 
 
 class Options(TypedDict, total=False):
@@ -115,8 +117,8 @@ class Omni:
     def vocoder(self) -> Vocoder:
         """Raises CheckpointError if the checkpoint came without one."""
         if self._vocoder is None:
-            raise CheckpointError("vocoder: this checkpoint has none; load it with vocoder=FOLDER, or "
-                                  "ask with speak=False")
+            raise CheckpointError("vocoder: this checkpoint has none; give one (`vocoder=`, --vocoder), or ask for "
+                                  "text alone (`speak=False`)")
         return self._vocoder
 
     @property
@@ -207,12 +209,14 @@ class Omni:
         if voice and len(samples := voice.finish()):
             yield _sound(samples, sound, clock, timings)
 
-        audio = torch.cat([torch.empty(0), *sound])
+        with torch.inference_mode(False):
+            audio = torch.cat([torch.empty(0), *sound])
         timings.total = clock.now()
         timings.audio_seconds = len(audio) / self.sample_rate
         timings.real_time_factor = timings.total / timings.audio_seconds if sound else 0.0
         units = voice.units if voice else []
-        yield Done(Reply(text, token_ids, units, audio, self.sample_rate, timings))
+        cut = token_ids[-1] not in self.end_ids
+        yield Done(Reply(text, token_ids, units, audio, self.sample_rate, timings, cut=cut))
 
     def _tokens(self, embeds: Tensor, limit: int, sampling: SamplingSettings, clock: Clock, timings: Timings
                 ) -> Iterator[tuple[int, Tensor]]:
@@ -258,7 +262,7 @@ class Omni:
 
     def _room(self, positions: int, wanted: int) -> int:
         """How many new tokens fit behind a prompt: those wanted, or as many as the LLM has positions for."""
-        most = getattr(self.llm.config, "max_position_embeddings", None)
+        most = self.llm.max_positions
         if most is None or positions + wanted <= most:
             return wanted
         if positions >= most:

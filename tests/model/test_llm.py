@@ -135,8 +135,60 @@ def test_layers_that_do_not_attend_are_refused(name: str, message: str) -> None:
         StreamingLLM(model, capacity=8)
 
 
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a head behind the base model": ("ModernBertDecoderConfig", {}),
+    "an encoder as decoder": ("RobertaConfig", {"is_decoder": True}),
+    "a mask of its own": ("GPTNeoConfig", {"num_layers": 2, "num_hidden_layers": 2,
+                                           "attention_types": [[["global", "local"], 1]]}),
+    "positions from the mask": ("OPTConfig", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "embeddings of another width": ("OPTConfig", {"ffn_dim": 128, "word_embed_proj_dim": 32}),
+    "a bias from the mask": ("BloomConfig", {"n_layer": 2, "n_head": 4}),
+    "a bias of its own": ("MptConfig", {"d_model": 64, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_stepped_exactly_is_refused_in_one_sentence(kind: str) -> None:
+    name, extra = REFUSED[kind]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**{**SMALL, **extra})).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(2.0) if parameter.dim() > 1 else None
+    name = model.config.model_type
+    with pytest.raises(ValueError, match=rf"^llm: {name} .*; expected a decoder-only family") as told:
+        StreamingLLM(model, capacity=8)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("family", ["GPT2Config", "GPTNeoXConfig", "PhiConfig", "FalconConfig", "CohereConfig",
+                                    "GraniteConfig", "MixtralConfig", "GptOssConfig"])
+def test_other_families_are_not_refused(family: str) -> None:
+    torch.manual_seed(0)
+    extra = {"logits_scaling": 2.0} if family == "GraniteConfig" else {}
+    experts = {"num_local_experts": 4, "head_dim": 16} if family in ("MixtralConfig", "GptOssConfig") else {}
+    config = getattr(transformers, family)(**{**SMALL, **extra, **experts})
+    StreamingLLM(AutoModelForCausalLM.from_config(config).eval(), capacity=8)
+
+
+def test_the_probe_reads_a_few_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = build("Llama"), list[int]()
+    layer = model.get_decoder().layers[0].mlp
+    layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[:2].numel()))
+    StreamingLLM(model)
+    assert sum(seen) <= 20
+
+
 def test_rope_that_depends_on_the_length_is_refused_beyond_its_limit() -> None:
     model = build("Llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=16)
     StreamingLLM(model, capacity=16).initial_state(1)
     with pytest.raises(ValueError, match="up to 16 positions only; found a capacity of 17"):
         StreamingLLM(model).initial_state(1, capacity=17)
+    assert StreamingLLM(model).max_positions == 16
+
+
+def test_long_rope_is_used_up_to_where_it_changes() -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "rope_theta": 1e4,
+            "original_max_position_embeddings": 128}
+    config = transformers.Phi3Config(**{**SMALL, "max_position_embeddings": 4096, "rope_parameters": rope,
+                                        "original_max_position_embeddings": 128})
+    assert StreamingLLM(AutoModelForCausalLM.from_config(config).eval(), capacity=8).max_positions == 128

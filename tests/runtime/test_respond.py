@@ -89,6 +89,35 @@ def test_sound_comes_before_the_text_is_finished(omni: Omni, question: Tensor) -
     assert kinds.index(Audio) < len(kinds) - 1 - kinds[::-1].index(Text)
 
 
+def test_a_reply_that_ran_out_of_tokens_says_so(question: Tensor) -> None:
+    free = ask(tiny.omni(end_ids=()), question)
+    assert free.cut
+    ended = ask(tiny.omni(end_ids=(free.token_ids[4],)), question, max_new_tokens=5)
+    assert (len(ended.token_ids), ended.cut) == (5, False)
+    assert ask(tiny.omni(end_ids=(free.token_ids[4],)), question, max_new_tokens=4).cut
+
+
+def test_the_audio_of_a_reply_is_an_ordinary_tensor(omni: Omni, question: Tensor) -> None:
+    audio = ask(omni, question).audio
+    assert not audio.is_inference()
+    loud = float(audio.abs().max())
+    audio *= 0.5
+    assert float(audio.abs().max()) == pytest.approx(loud / 2)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(omni: Omni, question: Tensor) -> None:
+    found = ask(omni, question, max_new_tokens=np.int64(5), chunk_units=np.int32(3), lookahead=np.uint8(2))
+    assert found.token_ids == ask(omni, question, max_new_tokens=5).token_ids
+
+
+def test_more_lookahead_than_the_sound_depends_on_changes_nothing(omni: Omni, question: Tensor) -> None:
+    expected = [event.samples for event in omni.respond(question, max_new_tokens=TOKENS) if isinstance(event, Audio)]
+    found = [event.samples for event in omni.respond(question, max_new_tokens=TOKENS, lookahead=10**9)
+             if isinstance(event, Audio)]
+    assert len(found) == len(expected)
+    assert all(map(torch.equal, found, expected))
+
+
 def test_an_end_token_ends_the_reply(question: Tensor) -> None:
     free = ask(tiny.omni(end_ids=()), question)
     end = free.token_ids[4]
@@ -205,6 +234,13 @@ def test_a_full_context_ends_the_reply_cleanly(question: Tensor) -> None:
     omni = tiny.omni(end_ids=(), llm_changes={"max_position_embeddings": prompt})
     with pytest.raises(AudioError, match="takes 14 positions with its prompt; this LLM has 14"):
         ask(omni, question)
+
+
+def test_a_rope_that_changes_with_the_length_ends_the_reply_where_it_changes(question: Tensor) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    omni = tiny.omni(end_ids=(), llm_changes={"rope_parameters": rope, "max_position_embeddings": 20})
+    reply = ask(omni, question, max_new_tokens=100)
+    assert (len(reply.token_ids), reply.cut) == (6, True)
 
 
 def test_a_question_longer_than_the_encoder_hears(omni: Omni) -> None:
