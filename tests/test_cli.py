@@ -102,9 +102,10 @@ def test_json_is_all_of_stdout_and_tells_what_the_file_holds(model: Path, questi
     result = call("respond", question, "--model", model, "--json", "-o", reply, "--max-new-tokens", 8)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert set(told) == {"text", "units", "sample_rate", "output", "timings"}
+    assert set(told) == {"text", "units", "sample_rate", "output", "cut", "timings"}
     assert set(told["timings"]) >= {"encode", "prefill", "first_token", "first_audio", "total", "real_time_factor"}
     assert told["output"] == str(reply)
+    assert told["cut"] is True
     with wave.open(str(reply)) as file:
         assert file.getframerate() == told["sample_rate"]
         assert file.getnframes() / file.getframerate() == pytest.approx(told["timings"]["audio_seconds"])
@@ -215,6 +216,7 @@ def test_info_counts_what_is_there(model: Path) -> None:
                              "unit_frames": 25, "reply_samples": 16_000}
     assert told["settings"]["units"] == tiny.UNITS
     assert told["settings"]["llm"] == "llama"
+    assert told["settings"]["question_seconds"] == 8.0
 
 
 def test_info_for_people_shows_every_group(model: Path) -> None:

@@ -5,6 +5,8 @@ Exit status: 0 well, 1 the machine failed (a full disk), 2 bad usage or bad inpu
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +20,8 @@ app = typer.Typer(name="omnivox", no_args_is_help=True, add_completion=False, pr
 @app.callback(invoke_without_command=True, no_args_is_help=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Speak and be answered: text and speech together, streamed."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that it lacks is no reason to fail; stderr knows that
+        sys.stdout.reconfigure(errors="replace")
     if version:
         from importlib.metadata import version as installed
 

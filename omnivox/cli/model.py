@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from omnivox.cli.options import Device, DtypeOption, Json, Precision, Vocoder, Whisper, clear_errors, load
+from omnivox.stopping import stoppable
 
 
 def info(
@@ -48,11 +49,15 @@ def convert(
 
       omnivox convert path/to/Llama-3.1-8B-Omni my-model --whisper large-v3.pt --vocoder path/to/vocoder
     """
-    with clear_errors():
+    with clear_errors(), stoppable():
         from omnivox.checkpoint import convert as rewrite
+        from omnivox.checkpoint.layout import VOCODER_FILE
 
         rewrite(source, destination, whisper=whisper, vocoder=vocoder, dtype=dtype.value)
         typer.echo(f"wrote {destination}", err=True)
+        if not (destination / VOCODER_FILE).exists():
+            typer.echo("omnivox: it holds no vocoder, so it can write but not speak; convert with --vocoder to give it "
+                       "one", err=True)
 
 
 def _show_facts(facts: dict[str, dict[str, Any]]) -> None:

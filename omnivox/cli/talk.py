@@ -30,6 +30,7 @@ from omnivox.cli.options import (
     load,
 )
 from omnivox.errors import ConfigError
+from omnivox.stopping import stoppable
 
 if TYPE_CHECKING:
     from omnivox.runtime.chat import SoundDevice
@@ -65,7 +66,7 @@ def respond(
 
       omnivox respond question.wav --json | jq .text
     """
-    with clear_errors():
+    with clear_errors(), stoppable():
         if output is not None:
             _check_output(output)
         omni = load(model, device, dtype, whisper, vocoder)
@@ -190,6 +191,7 @@ def _as_json(done: Done, output: Path | None) -> dict[str, Any]:
         "units": list(reply.units),
         "sample_rate": reply.sample_rate,
         "output": None if output is None else str(output),
+        "cut": reply.cut,
         "timings": dataclasses.asdict(reply.timings),
     }
 

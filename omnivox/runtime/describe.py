@@ -15,13 +15,17 @@ PARTS = ("encoder", "adaptor", "llm", "speech_decoder")
 def describe(omni: Omni) -> dict[str, dict[str, Any]]:
     """`parameters` (count) and `megabytes` of each part and in all, `rates` (per second), `settings`.
 
-    Tensors that two parts share, or that the LLM ties, count once.
+    Tensors that two parts share, or that the LLM ties, count once. Without a vocoder there are no rates of sound.
     """
-    parts: dict[str, nn.Module] = {name: getattr(omni.model, name) for name in PARTS} | {"vocoder": omni.vocoder}
+    vocoder = omni.vocoder if omni.can_speak else None
+    parts: dict[str, nn.Module] = {name: getattr(omni.model, name) for name in PARTS}
+    if vocoder is not None:
+        parts["vocoder"] = vocoder
     sizes = {name: _size(part) for name, part in parts.items()} | {"total": _size(nn.ModuleList(parts.values()))}
     config = omni.config
     encoder_rate = MEL_RATE / config.encoder.stride
-    unit_rate = omni.vocoder.sample_rate / omni.vocoder.frame_samples
+    sound = {} if vocoder is None else {"unit_frames": vocoder.sample_rate / vocoder.frame_samples,
+                                        "reply_samples": vocoder.sample_rate}
     first = next(omni.model.speech_decoder.parameters())
     return {
         "parameters": {name: count for name, (count, _) in sizes.items()},
@@ -31,20 +35,20 @@ def describe(omni: Omni) -> dict[str, dict[str, Any]]:
             "mel_frames": MEL_RATE,
             "encoder_frames": encoder_rate,
             "llm_positions": encoder_rate / config.adaptor.k,
-            "unit_frames": unit_rate,
-            "reply_samples": omni.sample_rate,
+            **sound,
         },
         "settings": {
             "llm": omni.model.llm.config.model_type,
             "vocabulary": omni.model.llm.config.vocab_size,
-            "vocoder": type(omni.vocoder).__name__,
+            "vocoder": "none" if vocoder is None else type(vocoder).__name__,
+            "question_seconds": omni.model.max_samples / SAMPLE_RATE,
             "mel_bins": config.encoder.n_mels,
             "padded_to_30_s": config.mel.pad_to_chunk,
             "k": config.adaptor.k,
             "upsample": config.speech_decoder.upsample,
             "units": config.speech_decoder.units,
             "states_fed": config.states_fed,
-            "lookahead_frames": omni.vocoder.context[1],
+            **({} if vocoder is None else {"lookahead_frames": vocoder.context[1]}),
             "dtype": str(first.dtype).removeprefix("torch."),
             "device": str(first.device),
         },
