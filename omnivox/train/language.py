@@ -41,7 +41,7 @@ class LanguageConfig:
     drop: float = 0.08  # share of the questions that lose a word, as a listener would
     glue: float = 0.2  # chance of each of a few edits: a small word lost, added, or exchanged for another
     unheard: float = 0.04  # share of the questions whose rarest word is not understood, and which are declined
-    strange: float = 0.12  # share of the batch that makes no sense, and is declined
+    strange: float = 0.2  # share of the batch that makes no sense, and is declined
     exam: int = 200  # written questions of each split that are watched while training
     seed: int = 0
     threads: int = 1

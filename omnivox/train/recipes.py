@@ -57,7 +57,7 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
                               exam=steps(200), seed=seed)
     return NanoRecipe(
         sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=28.0 * scale,
-        strange_hours=4.0 * scale, repeat_count=steps(4000), answer_count=steps(4703), exam_size=steps(100),
+        strange_hours=8.0 * scale, repeat_count=steps(4000), answer_count=steps(4703), exam_size=steps(100),
         encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
                                 Schedule(steps(8000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
         hear=HearConfig(Schedule(steps(4000), lr=6e-4, evaluate_every=1000), seed=seed + 1),
