@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from omnivox.errors import AudioError, CheckpointError, ConfigError, DataError, OmnivoxError
 
 if TYPE_CHECKING:
+    import torch
+
     from omnivox.runtime.client import Client
     from omnivox.runtime.events import Audio, Done, Reply, Text
     from omnivox.runtime.respond import Omni
@@ -28,13 +30,13 @@ _HOMES = {"Audio": "events", "Client": "client", "Done": "events", "Omni": "resp
           "Text": "events"}
 
 
-def load(name: str | Path = "nano", *, device: str = "auto", dtype: str = "auto", whisper: str | Path | None = None,
-         vocoder: str | Path | None = None) -> Omni:
+def load(name: str | Path = "nano", *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto",
+         whisper: str | Path | None = None, vocoder: str | Path | None = None) -> Omni:
     """The model of that name, ready to answer.
 
     name: "nano" (bundled), a folder of ours, or a published LLaMA-Omni folder or hub name; the last needs `whisper`
     (an openai `.pt` file or a Hugging Face folder) and `vocoder` (a folder with the unit vocoder and its config.json).
-    device: auto, cpu, cuda, mps. dtype: auto, float32, bfloat16, float16.
+    device: auto, cpu, cuda, mps, or torch's. dtype: auto, float32, bfloat16, float16, or torch's.
     Raises CheckpointError, ConfigError.
     """
     from omnivox.checkpoint import load_checkpoint

@@ -80,8 +80,7 @@ class Engine:
 
     def __init__(self, omni: Omni, settings: EngineSettings | None = None) -> None:
         self.omni, settings = omni, settings or EngineSettings()
-        most = getattr(omni.llm.config, "max_position_embeddings", settings.context)
-        self.context = min(settings.context, most)
+        self.context = min(settings.context, omni.llm.max_positions or settings.context)
         self.settings = settings
         with torch.inference_mode():
             self._slots = Slots(omni, settings.slots, self.context, min(settings.reply_tokens, self.context))
