@@ -127,6 +127,8 @@ class SoundDevice:
         self._enqueue(self._converter.push(samples.detach().cpu().float().numpy()))
 
     def _enqueue(self, data: NDArray[np.float32]) -> None:
+        if not len(data):
+            return
         with self._lock:
             self._queued.append(data)
             self._quiet.clear()
