@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -233,6 +234,8 @@ def test_another_rate_is_converted_without_seams(portaudio: ModuleType, rate: in
                 device.play(piece, rate)
             waiting = threading.Thread(target=device.drain)
             waiting.start()
+            while device._converter is not None:  # until the reply's end has been handed over
+                time.sleep(0.001)
             while waiting.is_alive():
                 heard += listen(device, BLOCK)
             waiting.join()
