@@ -126,7 +126,9 @@ def test_a_blend_is_with_the_model_that_training_began_with(training: NanoTraini
     with pytest.raises(ConfigError, match=r"--model: found nano; training in .* began with"):
         run_step(NanoTraining(training.work, training.recipe, model="nano"), "blend")
     run_step(training, "blend")
-    assert_equal(omnivox.load(training.work / "blended").model.llm, omnivox.load(tmp_path / "own").model.llm)
+    found = omnivox.load(training.work / "blended").model.llm.state_dict()
+    for name, value in omnivox.load(tmp_path / "own").model.llm.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)  # kept in float16
 
 
 def test_a_step_that_needs_the_units_names_the_step_that_makes_them(training: NanoTraining) -> None:
