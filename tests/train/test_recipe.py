@@ -21,7 +21,11 @@ def recipe(folder: Path, **acts: str) -> subprocess.Popen[bytes]:
     command.write_text(f'#!/bin/bash\necho "$3" >> "{folder}/steps"\ncase "$3" in\n{cases}\nesac\n')
     command.chmod(0o755)
     environment = os.environ | {"OMNIVOX": str(command), "WORK": str(folder / "work")}
-    return subprocess.Popen(["bash", str(RECIPE)], env=environment, stderr=subprocess.DEVNULL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        return subprocess.Popen(["bash", str(RECIPE)], env=environment, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def asked(folder: Path) -> list[str]:
