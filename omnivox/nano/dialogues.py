@@ -99,8 +99,13 @@ def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
 
 def _texts(relation: Relation, templates: Sequence[phrasing.Template]) -> Iterator[str]:
     """What questions in `templates` can be made of, lower case: the templates, and what fills their slots."""
-    used = dict.fromkeys(slot for template in templates for slot in re.findall(r"\{(\w+)\}", template.text))
     yield from (re.sub(r"\{\w+\}", " ", template.text) for template in templates)
+    yield from _fillers(relation, templates)
+
+
+def _fillers(relation: Relation, templates: Sequence[phrasing.Template]) -> Iterator[str]:
+    """What fills the slots of `templates`, lower case."""
+    used = dict.fromkeys(slot for template in templates for slot in re.findall(r"\{(\w+)\}", template.text))
     yield from (row[slot].lower() for row in relation.rows for slot in used)
 
 
@@ -122,8 +127,7 @@ def filled_words() -> Mapping[str, frozenset[str]]:
     """By topic, the words that fill the slots of its questions: what is asked about, whatever they are elsewhere."""
     found: dict[str, frozenset[str]] = {}
     for relation in _relations():
-        slots = {slot for template in relation.train for slot in re.findall(r"\{(\w+)\}", template.text)}
-        words = {word for row in relation.rows for slot in slots for word in row[slot].lower().split()}
+        words = {word for text in _fillers(relation, relation.train) for word in text.split()}
         found[relation.topic] = found.get(relation.topic, frozenset()) | words
     return found
 

@@ -22,7 +22,7 @@ def common_words() -> dict[str, list[str]]:
 
 
 @cache
-def made_up_words(count: int = MADE_UP) -> tuple[str, ...]:
+def made_up_words() -> tuple[str, ...]:
     """Words of three or four syllables that are none: the head of one common word before the tail of another.
 
     Neither is more than two thirds of its word, which would be heard for it.
@@ -36,7 +36,7 @@ def made_up_words(count: int = MADE_UP) -> tuple[str, ...]:
                 heads.append(parts[:i])
                 tails.append(parts[i:])
     rng, found = Random(0), dict[str, None]()
-    while len(found) < count:
+    while len(found) < MADE_UP:
         parts = [*rng.choice(heads), *rng.choice(tails)]
         word = "".join(parts)
         if len(parts) in (3, 4) and 6 <= len(word) <= 13 and word not in known:

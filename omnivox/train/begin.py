@@ -57,7 +57,7 @@ def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tens
         ("encoder", {"recogniser": recogniser}, recipe.encoder, True),
         ("vocoder", {"vocoder": vocoder}, recipe.vocoder_training, False),
         ("stage2", {"speech_decoder": loaded.model.speech_decoder}, recipe.stage2, False)]
-    source = "nano" if str(model) == "nano" else str(Path(model).resolve())
+    source = _source(model)
     if _mark(work) != {"model": source, "whole": False}:
         for name in (BEGUN, *(f"{name}/checkpoint.pt" for name, *_ in runs)):
             if (path := work / name).exists():
@@ -75,12 +75,20 @@ def begin(work: Path, recipe: NanoRecipe, words: Mapping[str, int], sounds: Tens
     _write_mark(work, source, whole=True)
 
 
-def begun_with(work: Path) -> str:
-    """The model that training in `work` began with. Raises DataError where it began with none."""
+def begun_with(work: Path, model: str | Path | None = None) -> str:
+    """The model that training in `work` began with. Raises DataError where it began with none, ConfigError where it was
+    another than `model`."""
     mark = _mark(work)
     if not mark.get("whole"):
         raise DataError(f"{work / BEGUN}: {'not finished' if mark else 'missing'}; run the step 'begin' first")
+    if model is not None and mark["model"] != _source(model):
+        raise ConfigError(f"--model: found {model}; training in {work} began with {mark['model']}")
     return str(mark["model"])
+
+
+def _source(model: str | Path) -> str:
+    """A model's name, wherever it is said."""
+    return "nano" if str(model) == "nano" else str(Path(model).resolve())
 
 
 def _mark(work: Path) -> dict[str, Any]:

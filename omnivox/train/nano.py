@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omnivox.checkpoint import Loaded, save_pretrained
 from omnivox.checkpoint.prompt import Prompt
-from omnivox.errors import ConfigError, DataError
+from omnivox.errors import DataError
 from omnivox.model.adaptor import Adaptor
 from omnivox.model.config import MelConfig, OmniConfig
 from omnivox.model.encoder import Encoder
@@ -211,10 +211,7 @@ class NanoTraining:
 
     def blend(self) -> None:
         """The mean of `assembled` and of the model that `begin` began with, in the folder `blended`."""
-        begun = begun_with(self.work)
-        if self.model is not None and begun not in (str(self.model), str(Path(self.model).resolve())):
-            raise ConfigError(f"--model: found {self.model}; training in {self.work} began with {begun}")
-        blend(begun, self.work / "assembled", self.work / "blended")
+        blend(begun_with(self.work, self.model), self.work / "assembled", self.work / "blended")
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 

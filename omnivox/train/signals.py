@@ -31,7 +31,7 @@ class Signals:
         self.name = signal.Signals(number).name
 
 
-def ignore_signals(_: int = 0) -> None:
+def ignore_signals(_: int) -> None:
     """Processes that load data leave signals to the one that trains."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
