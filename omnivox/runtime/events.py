@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -26,6 +28,14 @@ class Timings:
     total: float = 0.0
     audio_seconds: float = 0.0
     real_time_factor: float = 0.0
+
+    def end(self, total: float, sound: Sequence[Tensor], rate: int) -> Tensor:
+        """The reply is over, after `total` seconds: note it, and give all of its sound [n] at `rate` Hz."""
+        with torch.inference_mode(False):  # the caller may do with it what he likes
+            audio = torch.cat([torch.empty(0), *sound])
+        self.total, self.audio_seconds = total, len(audio) / rate
+        self.real_time_factor = total / self.audio_seconds if sound else 0.0
+        return audio
 
 
 @dataclass(frozen=True)

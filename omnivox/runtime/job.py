@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from omnivox.runtime.conversation import Conversation
@@ -162,14 +161,10 @@ class Job:
         return self._emit is _nobody
 
     def _reply(self, token_ends: tuple[int, ...], cancelled: bool) -> Reply:
-        rate, timings = self.engine.omni.sample_rate, self.timings
-        with torch.inference_mode(False):  # the caller may do with it what he likes
-            audio = torch.cat([torch.empty(0), *self._sound])
-        timings.total = self.elapsed
-        timings.audio_seconds = len(audio) / rate
-        timings.real_time_factor = timings.total / timings.audio_seconds if self._sound else 0.0
+        rate = self.engine.omni.sample_rate
+        audio = self.timings.end(self.elapsed, self._sound, rate)
         units = [] if self.mouth is None else self.mouth.units
-        return Reply(self._text, self.token_ids, units, audio, rate, timings, token_ends, cancelled, self._cut)
+        return Reply(self._text, self.token_ids, units, audio, rate, self.timings, token_ends, cancelled, self._cut)
 
     @property
     def elapsed(self) -> float:

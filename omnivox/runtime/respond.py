@@ -209,11 +209,7 @@ class Omni:
         if voice and len(samples := voice.finish()):
             yield _sound(samples, sound, clock, timings)
 
-        with torch.inference_mode(False):
-            audio = torch.cat([torch.empty(0), *sound])
-        timings.total = clock.now()
-        timings.audio_seconds = len(audio) / self.sample_rate
-        timings.real_time_factor = timings.total / timings.audio_seconds if sound else 0.0
+        audio = timings.end(clock.now(), sound, self.sample_rate)
         units = voice.units if voice else []
         cut = token_ids[-1] not in self.end_ids
         yield Done(Reply(text, token_ids, units, audio, self.sample_rate, timings, cut=cut))
