@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,13 +47,12 @@ def serve(
       OMNIVOX_API_KEYS=secret omnivox serve --host 0.0.0.0 --slots 16
     """
     with clear_errors():
-        from omnivox.serve.settings import ServeSettings
+        from omnivox.serve.settings import ServeSettings, model_name
 
-        name = Path(os.path.abspath(model)).name  # noqa: PTH100 `resolve` would follow a link, whose own name is meant
         settings = ServeSettings(
             host, port, tuple(api_key or ()), allow_public, tuple(allow_origin or ()), max_sessions=max_sessions,
             sessions_per_minute=sessions_per_minute, requests_per_minute=max(600, sessions_per_minute),
-            drain_seconds=drain_seconds, log_content=log_content, model_name=name)
+            drain_seconds=drain_seconds, log_content=log_content, model_name=model_name(model))
         loading = {"device": device.value, "dtype": dtype.value, "whisper": whisper, "vocoder": vocoder}
         _serve(model, loading, {"slots": slots, "queue": queue, "context": context}, settings,
                replicas if ray else None)

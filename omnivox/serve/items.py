@@ -73,7 +73,7 @@ class Items:
             raise ProtocolError(f"Item with id {entry.json['id']!r} already exists.", "item_create_duplicate_item_id",
                                 "item.id")
         if entry.json["role"] == "system":
-            self._check_length("item.content", letters(entry.json) + sum(map(len, self._system())))
+            self.check_length("item.content", letters(entry.json) + sum(map(len, self._system())))
         place = 0 if previous is None else self._entries.index(self[previous]) + 1
         remembered = sum(len(other.items) for other in self._entries[:place])
         for offset, item in enumerate(entry.items):
@@ -150,7 +150,7 @@ class Items:
         if not isinstance(content, list) or not content:
             raise ProtocolError("Invalid value for 'item.content': expected a list with one part or more.",
                                 "invalid_value", "item.content")
-        self._check_length("item.content", letters(value))
+        self.check_length("item.content", letters(value))
         shown, items = [], []
         for i, part in enumerate(content):
             json, item = self._part(part, role, wire, f"item.content[{i}]")
@@ -182,7 +182,8 @@ class Items:
         shown = {"type": "output_text" if role == "assistant" else kind, "text": text}
         return shown, None if role == "system" else self._words("user" if role == "user" else "assistant", text, param)
 
-    def _check_length(self, param: str, found: int) -> None:
+    def check_length(self, param: str, found: int) -> None:
+        """Raises ProtocolError where so many characters cannot fit the context."""
         if found > (most := LETTERS * self.history.context):
             raise too_long(param, found, most)
 

@@ -13,13 +13,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omnivox.errors import ConfigError
 from omnivox.runtime.engine import Engine, EngineSettings
 from omnivox.serve.guard import check_bind
-from omnivox.serve.settings import ServeSettings
+from omnivox.serve.settings import ServeSettings, model_name
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -122,8 +121,7 @@ def build(args: Mapping[str, object]) -> Application:
     loading: dict[str, str] = {name: left.pop(name) for name in _LOADING if name in left}
     engine, cluster = _read(EngineSettings(), left), _read(RaySettings(), left)
     keys = tuple(os.environ.get("OMNIVOX_API_KEYS", "").split())
-    name = Path(os.path.abspath(model)).name  # noqa: PTH100 a link's own name is meant
-    settings = ServeSettings(api_keys=keys, host="0.0.0.0", model_name=name)  # noqa: S104 a cluster's
+    settings = ServeSettings(api_keys=keys, host="0.0.0.0", model_name=model_name(model))  # noqa: S104 a cluster's
     settings = _read(settings, left)
     if unknown := sorted(left.keys() | args.keys() & {"api_keys", "host", "port"}):
         raise ConfigError(f"args: found {', '.join(unknown)}; expected model, what `omnivox.load` takes, or fields of "

@@ -15,7 +15,7 @@ from torch import Tensor
 from omnivox.errors import AudioError, OmnivoxError
 from omnivox.runtime.engine import BusyError, DrainingError, Engine
 from omnivox.runtime.events import Done, Failed, Ready
-from omnivox.runtime.history import LETTERS, History, Item
+from omnivox.runtime.history import History, Item
 from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
@@ -23,7 +23,7 @@ from omnivox.serve.answer import Answer
 from omnivox.serve.items import Entry, Items, letters
 from omnivox.serve.logs import event as log_event
 from omnivox.serve.metrics import Metrics
-from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, Voicing, max_tokens, too_long
+from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, Voicing, max_tokens
 
 Send = Callable[[Json], None]
 SETTLES_WITHIN = 5.0  # seconds that a stopped answer has to end; it takes a tick
@@ -133,8 +133,7 @@ class Responses:
         if not isinstance(given, list):
             raise ProtocolError("Invalid value for 'response.input': expected a list of items.", "invalid_value",
                                 "response.input")
-        if (found := sum(map(letters, given))) > (most := LETTERS * history.context):
-            raise too_long("response.input", found, most)
+        items.check_length("response.input", sum(map(letters, given)))
         for value in given:
             if isinstance(value, dict) and value.get("type") == "item_reference":
                 entry = self._items[str(value.get("id"))]

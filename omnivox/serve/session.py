@@ -20,13 +20,14 @@ from omnivox.runtime.engine import BusyError, DrainingError, Engine
 from omnivox.runtime.history import LETTERS, History
 from omnivox.runtime.turns import Began, Detector, Ended, Paused, Resumed, Silero, Turn
 from omnivox.runtime.wire import milliseconds
-from omnivox.serve.hearing import Hearing, Transcripts
+from omnivox.serve.hearing import Hearing
 from omnivox.serve.items import ROOT, Entry, Items, decode_base64
 from omnivox.serve.logs import event as log_event
 from omnivox.serve.metrics import Metrics
 from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, error_event, new_id, read_json
 from omnivox.serve.responses import Responses, Send
 from omnivox.serve.settings import ServeSettings
+from omnivox.serve.transcripts import Transcripts
 
 
 class Session:

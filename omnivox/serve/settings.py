@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from omnivox.errors import ConfigError
@@ -73,6 +75,11 @@ class ServeSettings:
             if origin_of(origin) is None:
                 raise ConfigError(f"allowed_origins: found {origin!r}; expected such as https://example.com, without "
                                   "a path")
+
+
+def model_name(model: str) -> str:
+    """As clients see it: the last part of a hub name, or of a folder, however that is written."""
+    return Path(os.path.abspath(model)).name  # noqa: PTH100 `resolve` would follow a link, whose own name is meant
 
 
 def origin_of(text: str) -> tuple[str, str, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from omnivox.runtime.engine import Engine
-from omnivox.serve.hearing import BACKLOG
+from omnivox.serve.transcripts import BACKLOG
 from tests.engines import stalled
 from tests.serve.talking import WAIT, Client, Talk
 
