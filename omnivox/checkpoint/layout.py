@@ -16,6 +16,7 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from omnivox.checkpoint.files import BUILD_ERRORS, Tensors, first_line, open_tensors, read_json
+from omnivox.checkpoint.int8 import dequantised
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import ConfigError
 from omnivox.model.config import Config, HifiganConfig, OmniConfig, SourceFilterConfig
@@ -39,7 +40,7 @@ def read_layout(folder: Path) -> tuple[OmniConfig, PretrainedConfig, Prompt, Ten
     if unknown := sorted(set(values) - set(_KEYS)):
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     return (from_dict(OmniConfig, values, "omni", path), _llm_config(_object(values, "llm", path), path),
-            from_dict(Prompt, values, "prompt", path), open_tensors(folder))
+            from_dict(Prompt, values, "prompt", path), dequantised(open_tensors(folder)))
 
 
 def read_vocoder(folder: Path) -> tuple[Vocoder, Tensors] | None:

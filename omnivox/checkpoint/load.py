@@ -22,6 +22,7 @@ from omnivox.checkpoint.files import (
     write_tensors,
 )
 from omnivox.checkpoint.hifigan import load_hifigan
+from omnivox.checkpoint.int8 import quantised
 from omnivox.checkpoint.prompt import Prompt
 from omnivox.errors import CheckpointError, ConfigError
 from omnivox.model.config import OmniConfig
@@ -88,13 +89,17 @@ def save_pretrained(loaded: Loaded, folder: str | Path, *, stored: torch.dtype |
                     dtype: torch.dtype | None = None) -> None:
     """Write our layout into a new folder, whole or not at all.
 
-    stored: floating-point type of the tensors in the files; dtype: the one they are to be used in, by default the
-    model's own. Raises CheckpointError if `folder` holds something already.
+    stored: type of the tensors in the files, floating-point or int8 (see `checkpoint/int8.py`); dtype: the one they are
+    to be used in, by default the model's own. Raises CheckpointError if `folder` holds something already.
     """
     used = dtype or next(loaded.model.speech_decoder.parameters()).dtype
     with new_folder(Path(folder)) as temporary:
         layout.write_config(temporary, loaded.config, loaded.model.llm.config, loaded.vocoder, loaded.prompt, used)
-        write_tensors(temporary, untied(loaded.model), dtype=stored)
+        if stored == torch.int8:
+            write_tensors(temporary, quantised(untied(loaded.model)))
+            stored = torch.float16  # a vocoder is small, and its errors are heard
+        else:
+            write_tensors(temporary, untied(loaded.model), dtype=stored)
         if loaded.vocoder is not None:
             write_tensors(temporary, untied(loaded.vocoder), "vocoder", stored, shard_bytes=2**62)
         if loaded.tokenizer is not None:
@@ -103,12 +108,16 @@ def save_pretrained(loaded: Loaded, folder: str | Path, *, stored: torch.dtype |
 
 def convert(source: str | Path, destination: str | Path, *, whisper: str | Path | None = None,
             vocoder: str | Path | None = None, dtype: str = "auto") -> None:
-    """Rewrite a checkpoint of any kind in our layout. dtype: of the weights written; auto: the checkpoint's own."""
+    """Rewrite a checkpoint of any kind in our layout.
+
+    dtype: of the weights written; auto: the checkpoint's own; int8: matrices in int8, to be used in its own.
+    """
     check_new(Path(destination))  # before the long work, not after it
-    if dtype == "auto":
-        folder = _bundled() if source == "nano" else find_folder(source)
-        dtype = _declared(read_json(folder / "config.json"))
-    save_pretrained(load_checkpoint(source, whisper=whisper, vocoder=vocoder, device="cpu", dtype=dtype), destination)
+    stored = torch.int8 if dtype == "int8" else None
+    if dtype in ("auto", "int8"):
+        dtype = _declared(read_json(find_model(source) / "config.json"))
+    loaded = load_checkpoint(source, whisper=whisper, vocoder=vocoder, device="cpu", dtype=dtype)
+    save_pretrained(loaded, destination, stored=stored)
 
 
 def pick_device(device: str) -> torch.device:

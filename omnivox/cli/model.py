@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from omnivox.cli.options import Device, DtypeOption, Json, Precision, Vocoder, Whisper, clear_errors, load
+from omnivox.cli.options import Device, Json, Precision, Vocoder, Whisper, clear_errors, load
 from omnivox.stopping import stoppable
+
+
+class Stored(StrEnum):
+    """The number format of weights in files."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 def info(
@@ -41,13 +52,16 @@ def convert(
     destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not hold files yet.")],
     whisper: Whisper = None,
     vocoder: Vocoder = None,
-    dtype: DtypeOption = Precision.AUTO,
+    dtype: Annotated[Stored, typer.Option(help="Number format of the weights in the files; int8: matrices, with a "
+                                               "scale for each row, half of float16.")] = Stored.AUTO,
 ) -> None:
     """Rewrite a checkpoint in our layout: config.json, safetensors, tokenizer.
 
-    Example:
+    Examples:
 
       omnivox convert path/to/Llama-3.1-8B-Omni my-model --whisper large-v3.pt --vocoder path/to/vocoder
+
+      omnivox convert my-model my-small-model --dtype int8
     """
     with clear_errors(), stoppable():
         from omnivox.checkpoint import convert as rewrite

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from omnivox.errors import DataError
 from omnivox.stopping import stoppable
 from omnivox.train.progress import Bar
-from omnivox.train.signals import Signals, ignore_signals
+from omnivox.train.signals import Signals, batches_of, ignore_signals
 from omnivox.writing import alone, atomic
 
 
@@ -79,7 +79,7 @@ def prepared(run: Run, batch_of: Callable[[int], Batch]) -> Iterator[Batch]:
         return iter(())
     loader = DataLoader(_Steps(batch_of, run.schedule.steps), batch_size=None, sampler=todo, num_workers=1,
                         prefetch_factor=8, worker_init_fn=ignore_signals)
-    return iter(loader)
+    return batches_of(loader)
 
 
 Losses = Mapping[str, Tensor]

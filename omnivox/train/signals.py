@@ -3,10 +3,17 @@ weights is whole or has not begun."""
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
+import weakref
+from collections.abc import Iterator
 from types import FrameType
-from typing import Self
+from typing import Any, Self, TypeVar
+
+from torch.utils.data import DataLoader
+
+Batch = TypeVar("Batch")
 
 
 class Signals:
@@ -29,6 +36,22 @@ class Signals:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt("SIGINT")
         self.name = signal.Signals(number).name
+
+
+def batches_of(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Those of `loader`, whose processes heed `ignore_signals`, and which end with this one however it ends.
+
+    An exception that nobody catches keeps the iterator until the very end, where multiprocessing asks its processes to
+    end by a signal that they ignore, and waits for them.
+    """
+    batches: Iterator[Any] = iter(loader)
+    atexit.register(_end, weakref.ref(batches))
+    return batches
+
+
+def _end(batches: weakref.ref[Any]) -> None:
+    if (found := batches()) is not None and hasattr(found, "_shutdown_workers"):  # has no other name
+        found._shutdown_workers()
 
 
 def ignore_signals(_: int) -> None:

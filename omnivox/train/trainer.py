@@ -31,7 +31,7 @@ from omnivox.train.batches import Batches, Share
 from omnivox.train.parallel import Processes, latest, load_state, save_state
 from omnivox.train.progress import Bar
 from omnivox.train.settings import TrainingSettings
-from omnivox.train.signals import Signals, ignore_signals
+from omnivox.train.signals import Signals, batches_of, ignore_signals
 from omnivox.writing import alone, atomic
 
 log = logging.getLogger(__name__)
@@ -154,9 +154,9 @@ class _Training:
         data = _Micros(self.task.batch_of, self.batches, self.share, self.micros)
         todo = range(self.step * self.micros, self.steps * self.micros)
         workers = self.settings.workers
-        return iter(DataLoader(data, batch_size=None, sampler=todo, num_workers=workers, pin_memory=False,
-                               prefetch_factor=2 if workers else None,
-                               worker_init_fn=ignore_signals if workers else None))
+        return batches_of(DataLoader(data, batch_size=None, sampler=todo, num_workers=workers, pin_memory=False,
+                                     prefetch_factor=2 if workers else None,
+                                     worker_init_fn=ignore_signals if workers else None))
 
     def _next(self, micros: Iterator[Any]) -> tuple[list[Any], Exception | None]:
         """This process's micro-batches of the step; what went wrong, to be told to the others first."""

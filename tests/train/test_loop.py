@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +87,19 @@ def test_batches_made_ahead_are_those_of_the_steps_to_come(tmp_path: Path) -> No
     run.step = 2
     batches = prepared(run, lambda step: torch.full((2,), step))
     assert [int(batch[0]) for batch in batches] == [2, 3, 4, 5]
+
+
+def test_an_error_that_nobody_catches_ends_the_process_that_makes_batches(tmp_path: Path) -> None:
+    """It ignores the signal by which multiprocessing would end it, and would be waited for without an end."""
+    script = tmp_path / "script.py"
+    script.write_text("from types import SimpleNamespace\nfrom omnivox.train.loop import Schedule, prepared\n"
+                      "def main():\n"
+                      "    batches = prepared(SimpleNamespace(step=0, schedule=Schedule(100, 0.1)), int)\n"
+                      "    raise RuntimeError(f'after {next(batches)}')\n"
+                      "if __name__ == '__main__':\n    main()\n")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1] == "RuntimeError: after 0"
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_learnt(tmp_path: Path) -> None:
