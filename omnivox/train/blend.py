@@ -25,7 +25,7 @@ def blend(begun: str | Path, trained: Path, out: Path) -> None:
         raise ConfigError(f"{begun} or {trained}: has no vocoder; expected two whole models")
     _into(second.model, first.model, trained)
     _into(second.vocoder, first.vocoder, trained)
-    save_pretrained(second, out, stored=torch.float16)
+    save_pretrained(second, out, stored=torch.int8)
     copy_units(trained, out)
 
 

@@ -1,7 +1,7 @@
-"""Takes the encoder, and the adaptor behind it, further: what they write is read by the LLM, whose loss teaches them.
+"""Takes encoder, adaptor and LLM further together: the LLM reads what the encoder writes, its loss teaches all three.
 
-As Whisper's encoder learns from its decoder's loss (Radford et al. 2022), beside CTC (Watanabe et al. 2017). The LLM
-is frozen here, as the encoder is in stage 1.
+As Whisper's encoder learns with its decoder (Radford et al. 2022), beside CTC (Watanabe et al. 2017). Stage 1 then
+freezes the encoder, as in the paper.
 
 Shapes: B batch, T tokens, D LLM width.
 """
@@ -9,18 +9,20 @@ Shapes: B batch, T tokens, D LLM width.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from omnivox.nano.dialogues import Dialogue
 from omnivox.nano.speak import Corpus
 from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN
 from omnivox.train.features import Features
-from omnivox.train.language import next_token_loss, token_id
+from omnivox.train.language import LanguageConfig, Reader, next_token_nll, token_id
 from omnivox.train.loop import Losses, Run, Schedule, fast_precision, prepared, train
 from omnivox.train.recognise import Batch, Batches, MelBatches, RecogniseConfig, Recogniser, ctc_losses, error_rates
 from omnivox.train.stage1 import SpokenPrompts, right_in_speech
@@ -28,32 +30,36 @@ from omnivox.train.stage1 import SpokenPrompts, right_in_speech
 
 @dataclass(frozen=True)
 class HearConfig:
-    """How the bundled model's encoder learns from its LLM."""
+    """How the bundled model's encoder and LLM learn from each other."""
 
     schedule: Schedule
-    transcribe: float = 0.3  # share of the questions that are to be written down instead of answered
-    phone_weight: float = 0.2  # of CTC over phones,
-    word_weight: float = 0.3  # and over words, beside the LLM's loss
+    written: LanguageConfig
+    transcribe: float = 0.12  # share of the questions that are to be written down instead of answered
+    copy_weight: float = 0.15  # of the loss on what is written down, beside that on answers,
+    phone_weight: float = 0.1  # of CTC over phones,
+    word_weight: float = 0.3  # and over words
+    written_weight: float = 0.5  # of a written batch of the same size, ...
+    written_every: int = 3  # ... which is added to every n-th step
     seed: int = 0
-    threads: int = 1
+    threads: int = 2  # nothing else runs beside it
 
 
 def train_hearing(model: Recogniser, llm: Any, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, out: Path,
-                  recognise: RecogniseConfig, config: HearConfig, held: Mapping[str, Corpus] | None = None) -> None:
-    """Train (or resume) `model` in `out`, in rooms and noises at their worst; `held` names exams.
+                  recognise: RecogniseConfig, config: HearConfig, sample: Callable[[random.Random, Any], Dialogue],
+                  held: Mapping[str, Corpus] | None = None, strange: Tensor | None = None) -> None:
+    """Train (or resume) `model` and `llm` in `out`, in rooms and noises from none to the worst; `held` names exams.
 
-    corpus: questions, and what can only be written down; rows without an answer are.
-    recognise: how its encoder was trained, for the batches.
+    corpus: questions, and what can only be written down; rows without an answer are. sample: draws written questions.
+    recognise: how its encoder was trained, for the batches. strange: see `Reader`.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    llm.eval().requires_grad_(False)
     words = model.classes(tokenizer.get_vocab())
     blank, unknown = (token_id(tokenizer, token) for token in (BLANK, UNKNOWN))
-    run = Run(out, {"recogniser": model}, config.schedule, config)
-    settings = replace(recognise, schedule=config.schedule, gentle=0.0, seed=config.seed)
+    run = Run(out, {"recogniser": model, "llm": llm}, config.schedule, config)
+    settings = replace(recognise, schedule=config.schedule, gentle=0.0, mixed=True, seed=config.seed)
     batches = Batches(corpus, [row["samples"] for row in corpus.rows], settings, words, unknown, blank)
-    prompts = SpokenPrompts(model.adaptor, llm, tokenizer)
+    prompts, reader = SpokenPrompts(model.adaptor, llm, tokenizer), Reader(llm, tokenizer, strange)
     made = prepared(run, batches.at)
 
     def asked(batch: Batch, step: int) -> tuple[list[str], list[list[int]]]:
@@ -66,15 +72,22 @@ def train_hearing(model: Recogniser, llm: Any, tokenizer: PreTrainedTokenizerBas
 
     def losses(step: int) -> Losses:
         batch = next(made)
+        tasks, targets = asked(batch, step)
+        answers = torch.tensor([task == ANSWER for task in tasks])
         with fast_precision():
             phones, spoken, speech, positions = ctc_losses(model, batch)
-            embeds, labels, _ = prompts.join(speech, positions, *asked(batch, step))
-            read = next_token_loss(llm, {"inputs_embeds": embeds}, labels)
-        loss = read + config.word_weight * spoken + config.phone_weight * phones
-        return {"loss": loss, "read": read, "words": spoken, "phones": phones}
+            embeds, labels_BT, _ = prompts.join(speech, positions, tasks, targets)
+            nll, rows = next_token_nll(llm, {"inputs_embeds": embeds}, labels_BT)
+            read, copied = (nll[kind[rows]].sum() / kind[rows].sum().clamp_min(1) for kind in (answers, ~answers))
+            loss = (read + config.copy_weight * copied + config.word_weight * spoken + config.phone_weight * phones)
+            if step % config.written_every == 0:
+                rng = random.Random(f"{config.seed} {step} written")
+                drawn = [sample(rng, "train") for _ in tasks]
+                loss = loss + config.written_weight * reader.loss(drawn, config.written, rng)
+        return {"loss": loss, "read": read, "copied": copied, "words": spoken, "phones": phones}
 
     def evaluate() -> dict[str, float]:
-        model.eval()
+        model.eval(), llm.eval()
         rates: dict[str, float] = {}
         for name, exam in (held or {}).items():
             answers = [row["answer"] for row in exam.rows]
@@ -83,7 +96,7 @@ def train_hearing(model: Recogniser, llm: Any, tokenizer: PreTrainedTokenizerBas
             phone, word = error_rates(model, exam, words, unknown)
             rates |= {f"right_{name}": round(sum(right) / len(right), 4), f"per_{name}": round(phone, 4),
                       f"wer_{name}": round(word, 4)}
-        model.train()
+        model.train(), llm.train()
         return rates
 
     train(run, losses, evaluate if held else None)

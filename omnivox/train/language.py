@@ -89,10 +89,16 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
 
 
 def next_token_loss(llm: Any, inputs: dict[str, Tensor], labels_BT: Tensor) -> Tensor:
-    """Mean cross-entropy of predicting labels[t + 1] at t; −100 is not learnt. Only labelled states meet the head."""
+    """Mean cross-entropy of predicting labels[t + 1] at t; −100 is not learnt."""
+    return next_token_nll(llm, inputs, labels_BT)[0].mean()
+
+
+def next_token_nll(llm: Any, inputs: dict[str, Tensor], labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of each of N labelled tokens, [N], and the row b of each, [N]. Only labelled states meet the head."""
     states = llm.base_model(**inputs, use_cache=False).last_hidden_state
     wanted = labels_BT[:, 1:] != -100
-    return F.cross_entropy(llm.lm_head(states[:, :-1][wanted]).float(), labels_BT[:, 1:][wanted])
+    logits = llm.lm_head(states[:, :-1][wanted]).float()
+    return F.cross_entropy(logits, labels_BT[:, 1:][wanted], reduction="none"), wanted.nonzero()[:, 0]
 
 
 @cache

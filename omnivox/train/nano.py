@@ -142,11 +142,11 @@ class NanoTraining:
                          self.sounds, self.tokenizer.get_vocab(), held)
 
     def hear(self) -> None:
-        """Train the encoder on, by what the LLM makes of it."""
+        """Train encoder, adaptor and LLM on together."""
         corpus = Corpus(*(self.work / name for name in ("questions", "strange", "words")))
         held = {name: Corpus(self.work / "exams" / name) for name in EXAMS}
         train_hearing(self._recogniser("encoder"), self.written_llm(), self.tokenizer, corpus, self.work / "hear",
-                      self.recipe.encoder, self.recipe.hear, held)
+                      self.recipe.encoder, self.recipe.hear, dialogues.sample, held, self.strange_sounds)
 
     def units(self) -> None:
         """Fit the units to the answer voice, and write down in them all that it said."""
@@ -171,7 +171,7 @@ class NanoTraining:
     def stage1(self) -> None:
         """Train adaptor and LLM on spoken questions."""
         corpus = Corpus(self.work / "questions", self.work / "strange")
-        recogniser, llm = self.trained_recogniser(), self.written_llm()
+        recogniser, llm = self.trained_recogniser(), self._llm("hear")
         encoder, adaptor = recogniser.encoder.eval().requires_grad_(False), recogniser.adaptor
         held = {}
         for name in EXAMS:
@@ -194,7 +194,7 @@ class NanoTraining:
                      self.recipe.stage2, withheld)
 
     def assemble(self) -> None:
-        """Put the parts together in our layout, float16 on disk, in the folder `assembled`."""
+        """Put the parts together in our layout, int8 on disk, in the folder `assembled`."""
         recipe = self.recipe
         adaptor, llm = self.trained_adaptor_and_llm()
         config = OmniConfig(MelConfig(recipe.encoder.encoder.n_mels, pad_to_chunk=False), recipe.encoder.encoder,
@@ -206,7 +206,7 @@ class NanoTraining:
         prompt = Prompt(before=(bos,), after=(answer,), end_ids=(eos,), transcribe=(transcribe,), spoken=True)
         vocoder = load_vocoder(self._made("vocoder/vocoder.safetensors", "vocoder").parent)
         loaded = Loaded(model.eval(), self.tokenizer, vocoder, prompt)
-        save_pretrained(loaded, self.work / "assembled", stored=torch.float16)
+        save_pretrained(loaded, self.work / "assembled", stored=torch.int8)
         copy_units(self._made(UNITS, "units").parent, self.work / "assembled")  # not to answer, but to train on
 
     def blend(self) -> None:
@@ -217,8 +217,11 @@ class NanoTraining:
 
     def written_llm(self) -> LlamaForCausalLM:
         """The LLM that learned in writing."""
+        return self._llm("language")
+
+    def _llm(self, step: str) -> LlamaForCausalLM:
         llm = build_llm(self.recipe.language, self.tokenizer)
-        llm.load_state_dict(self._trained("language", "llm"))
+        llm.load_state_dict(self._trained(step, "llm"))
         return llm
 
     def trained_recogniser(self) -> Recogniser:
@@ -236,9 +239,8 @@ class NanoTraining:
 
     def trained_adaptor_and_llm(self) -> tuple[Adaptor, LlamaForCausalLM]:
         """What stage 1 made, frozen."""
-        adaptor, llm = Adaptor(self.recipe.adaptor), build_llm(self.recipe.language, self.tokenizer)
+        adaptor, llm = Adaptor(self.recipe.adaptor), self._llm("stage1")
         adaptor.load_state_dict(self._trained("stage1", "adaptor"))
-        llm.load_state_dict(self._trained("stage1", "llm"))
         return adaptor.eval().requires_grad_(False), llm.eval().requires_grad_(False)
 
     def trained_speech_decoder(self) -> SpeechDecoder:

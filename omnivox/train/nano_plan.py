@@ -22,11 +22,11 @@ from omnivox.train.recipes import NanoRecipe
 GB = 1e9
 QUESTION_SECONDS = 2.4  # of speech, about
 # Seconds of one core for an hour of speech in many voices, in the answer voice, and to track its pitch; and for a
-# training step with its batch, with products in bfloat16 and without. Measured on AMD EPYC, but for `hear` with, and
-# language, encoder and stage 1 without: these are reckoned from the ratio of the others.
+# training step with its batch, with products in bfloat16 and without. Measured on AMD EPYC, but for language, encoder
+# and stage 1, which are reckoned from fewer layers, and `hear` with bfloat16, from the ratio of the others.
 SPEAKING, ANSWERING, PITCH = 80.0, 130.0, 40.0
-STEP_SECONDS = {"language": (0.43, 1.1), "encoder": (0.5, 1.3), "hear": (0.75, 1.95), "vocoder": (0.3, 0.36),
-                "stage1": (0.3, 0.8), "stage2": (0.46, 1.2)}
+STEP_SECONDS = {"language": (0.6, 1.5), "encoder": (0.65, 1.7), "hear": (1.8, 4.7), "vocoder": (0.3, 0.36),
+                "stage1": (0.42, 1.15), "stage2": (0.46, 1.2)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def plan(recipe: NanoRecipe) -> NanoPlan:
         StepPlan("speech in the answer voice", 0, 0, answers, 0, 0.4, answers * ANSWERING / 60),
         _training("language", llm - words, words, 0, recipe.language.schedule.steps),
         _training("encoder", encoder + adaptor, words, many, recipe.encoder.schedule.steps),
-        _training("hear", encoder + adaptor, llm, asked + recipe.word_hours, recipe.hear.schedule.steps),
+        _training("hear", encoder + adaptor + llm - words, words, asked + recipe.word_hours,
+                  recipe.hear.schedule.steps),
         _training("vocoder", count["vocoder"], 0, heard, recipe.vocoder_training.schedule.steps,
                   4 * heard * 3600 * recipe.vocoder.sample_rate, heard * PITCH),
         _training("stage1", adaptor + llm - words, encoder + words, asked, stage1.schedule.steps,

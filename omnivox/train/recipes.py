@@ -53,21 +53,21 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
 
     width, llm_width = 192, 256
     units = MfccConfig(units=500, frame_samples=320)
-    language = LanguageConfig(Schedule(steps(9000), lr=2e-3, weight_decay=0.05), width=llm_width,
+    language = LanguageConfig(Schedule(steps(5000), lr=2e-3, weight_decay=0.05), width=llm_width, layers=6,
                               exam=steps(200), seed=seed)
     return NanoRecipe(
         sentence_hours=4.0 * scale, word_hours=4.0 * scale, question_hours=28.0 * scale,
         strange_hours=8.0 * scale, repeat_count=steps(4000), answer_count=steps(4703), exam_size=steps(100),
-        encoder=RecogniseConfig(EncoderConfig(80, width, 6, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
-                                Schedule(steps(8000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
-        hear=HearConfig(Schedule(steps(4000), lr=6e-4, evaluate_every=1000), seed=seed + 1),
+        encoder=RecogniseConfig(EncoderConfig(80, width, 8, heads=4, positions=750, strides=(2, 2), conv_kernel=9),
+                                Schedule(steps(5000), lr=2e-3, warmup=300, evaluate_every=1000), seed=seed),
+        hear=HearConfig(Schedule(steps(3000), lr=8e-4, evaluate_every=1000), language, seed=seed + 1),
         units=units,
         vocoder=SourceFilterConfig(units=units.units, frame_samples=units.frame_samples, unit_right=(2, 1, 1, 1)),
         vocoder_training=VocoderRecipe(Schedule(steps(10000), lr=1e-3, clip=5.0), speak=64, hours=6.0,
                                        confused=0.1),
         language=language,
         adaptor=AdaptorConfig(k=2, encoder_width=width, inner_width=512, llm_width=llm_width),
-        stage1=Stage1Config(Schedule(steps(6000), lr=1.2e-3, weight_decay=0.05, evaluate_every=1000), language,
+        stage1=Stage1Config(Schedule(steps(1500), lr=6e-4, weight_decay=0.05, evaluate_every=1000), language,
                             seed=seed),
         speech_decoder=SpeechDecoderConfig(llm_width, width=256, layers=2, heads=4, ffn=704, upsample=24,
                                            units=units.units, rope_theta=10000.0, position_embedding=True,

@@ -51,6 +51,7 @@ class RecogniseConfig:
     pool: int = 8  # batches that are sorted by length together
     warp: float = 0.2  # vocal tract lengths from 1 - warp to 1 + warp ...
     gentle: float = 0.9  # ... reached, with the full strength of rooms and noises, after this share of the steps
+    mixed: bool = False  # each utterance draws its strength evenly, from none to that of the step
     phone_layer: int = 4  # blocks below the phones
     phone_weight: tuple[float, float] = (1.5, 0.3)  # at first, and from half-way on, when words are to be learned
     sharpness: float = 20.0  # of the words' classes, at first
@@ -209,12 +210,13 @@ class Batches:
         """Of step `step`, in rooms and noises that grow worse at first."""
         config, rng = self.config, random.Random(f"{self.config.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
-        strength = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
+        worst = min(1.0, 0.2 + 0.8 * step / max(1.0, config.gentle * config.schedule.steps))
         rows, phones, words = [], [], []
         chosen = pick(self.lengths, config.batch, config.pool, rng)
         spoken = [self.corpus[i] for i in chosen]
         waves = [torch.from_numpy(np.asarray(utterance.audio)) for utterance in spoken]
         for place, (utterance, wave) in enumerate(zip(spoken, waves, strict=True)):
+            strength = worst * rng.random() if config.mixed else worst
             wave = augment(wave, generator, strength, waves[:place] + waves[place + 1:])
             rows.append(mask_mel(self.mels.mel(wave, rng, strength), rng, strength))
             phones.append(torch.tensor(phone_ids(utterance)))

@@ -87,7 +87,10 @@ def test_training_goes_on_from_a_finished_model(training: NanoTraining) -> None:
     heard = training.trained_encoder().state_dict()
     assert any(not torch.equal(heard[name], before[name]) for name in before)
     assert max(float((heard[name] - before[name]).abs().max()) for name in before) < 0.05  # from there, not anew
-    assert torch.equal(training.written_llm().lm_head.weight, model.llm.lm_head.weight)  # frozen
+    llm = torch.load(training.work / "hear" / "checkpoint.pt", weights_only=True)["modules"]["llm"]
+    moved = (llm["lm_head.weight"] - model.llm.lm_head.weight).abs().max()
+    assert 0 < moved < 0.05  # with it
+    assert torch.equal(llm["model.embed_tokens.weight"], model.llm.get_input_embeddings().weight)  # but for its words
     run_step(training, "stage1")
     run_step(training, "units")
     assert (training.work / UNITS).read_bytes() == (find_model("nano") / UNITS).read_bytes()
@@ -128,7 +131,8 @@ def test_a_blend_is_with_the_model_that_training_began_with(training: NanoTraini
     run_step(training, "blend")
     found = omnivox.load(training.work / "blended").model.llm.state_dict()
     for name, value in omnivox.load(tmp_path / "own").model.llm.state_dict().items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)  # kept in float16
+        step = value.abs().flatten(1).amax(1, keepdim=True) / 127 if value.ndim > 1 else 1e-6  # kept in int8
+        assert ((found[name] - value).abs() <= 0.501 * step).all(), name
 
 
 def test_a_step_that_needs_the_units_names_the_step_that_makes_them(training: NanoTraining) -> None:
