@@ -15,13 +15,6 @@ from omnivox.checkpoint import Loaded, convert, load_checkpoint, save_pretrained
 from omnivox.checkpoint.files import tensors_of
 from omnivox.checkpoint.int8 import dequantised, quantised
 from omnivox.errors import CheckpointError
-from tests import tiny
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    omni = tiny.omni()
-    return Loaded(omni.model, omni.tokenizer, omni.vocoder, omni.prompt)
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ from tests import tiny
 from tests.checkpoint import published
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    omni = tiny.omni()
-    return Loaded(omni.model, omni.tokenizer, omni.vocoder, omni.prompt)
-
-
 @pytest.fixture
 def folder(tmp_path: Path, loaded: Loaded) -> Path:
     save_pretrained(loaded, tmp_path / "model")
