@@ -207,8 +207,8 @@ def fill(module: nn.Module, tensors: Tensors, dtype: torch.dtype, skip: str | No
                                   f"expected {list(target.shape)} by the config")
         if target.is_floating_point() and not tensor.is_floating_point():
             raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} is "
-                                  f"{str(tensor.dtype).removeprefix('torch.')}; expected floats, or int8 with its "
-                                  f"scales beside it ({tensors.original(name) + '_scale'!r})")
+                                  f"{str(tensor.dtype).removeprefix('torch.')}; expected floats: quantised weights "
+                                  "are not read")
         target.data = tensor.to(dtype if isinstance(target, nn.Parameter) else target.dtype).contiguous()
 
 

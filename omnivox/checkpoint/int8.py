@@ -38,18 +38,23 @@ def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def dequantised(tensors: Tensors) -> Tensors:
     """The same tensors, those in int8 as float32 and without their scales."""
-    scaled = {name for name in tensors if name.endswith(_MATRIX) and name + _SCALE in tensors}
+    scales = {name + _SCALE for name in tensors if name.endswith(_MATRIX)}
     readers: dict[str, Callable[[], Tensor]] = {
-        name: partial(_floats if name in scaled else read, tensors, name)
-        for name in tensors if name.removesuffix(_SCALE) not in scaled or name in scaled}
+        name: partial(_floats, tensors, name) for name in tensors if name not in scales}
     return Tensors(tensors.source, readers, tensors.original)
 
 
 def _floats(tensors: Tensors, name: str) -> Tensor:
-    value, scale = read(tensors, name), read(tensors, name + _SCALE)
+    value, scales = read(tensors, name), name + _SCALE
+    if not name.endswith(_MATRIX) or scales not in tensors:
+        if value.dtype == torch.int8:
+            raise CheckpointError(f"{tensors.source}: tensor {tensors.original(name)!r} is int8; expected floats, or a "
+                                  f"matrix with its scales beside it ({tensors.original(scales)!r})")
+        return value
+    scale = read(tensors, scales)
     if value.dtype != torch.int8 or not scale.is_floating_point() or scale.shape != value.shape[:1]:
         raise CheckpointError(
-            f"{tensors.source}: tensor {tensors.original(name + _SCALE)!r} is {list(scale.shape)} of {_plain(scale)} "
+            f"{tensors.source}: tensor {tensors.original(scales)!r} is {list(scale.shape)} of {_plain(scale)} "
             f"beside {list(value.shape)} of {_plain(value)}; expected one float for each row of a matrix in int8")
     return value.float() * _spread(scale.float(), value)
 
