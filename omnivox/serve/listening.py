@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
 
 from omnivox.runtime import job
 from omnivox.runtime.events import Audio, Done, Failed, Ready, Text
 
 Event = Text | Audio | Done | Failed
+
+
+def cross(loop: asyncio.AbstractEventLoop, tell: Callable[..., object], *args: Any) -> None:
+    """Call `tell` in `loop`, from the engine's thread; not at all where it has closed: nobody listens any more."""
+    with suppress(RuntimeError):  # all that it raises, and only for that
+        loop.call_soon_threadsafe(tell, *args)
 
 
 class Listening:
@@ -26,7 +34,7 @@ class Listening:
     def emit(self, event: job.Event) -> None:
         """For the engine's thread."""
         if not isinstance(event, Ready):  # said only of replies that are held back
-            self._loop.call_soon_threadsafe(self._put, event)
+            cross(self._loop, self._put, event)
 
     def cancel(self) -> None:
         """Stop the reply, if it has not ended."""

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from omnivox.runtime.respond import ReplySettings
 from omnivox.runtime.sampling import SamplingSettings
 from omnivox.serve.answer import Answer
 from omnivox.serve.items import Entry, Items, letters
+from omnivox.serve.listening import cross
 from omnivox.serve.logs import event as log_event
 from omnivox.serve.metrics import Metrics
 from omnivox.serve.protocol import Json, ProtocolError, SessionConfig, Voicing, max_tokens
@@ -156,10 +158,7 @@ class Responses:
 
     def crossing(self, tell: Callable[[Event], None]) -> Callable[[Event], None]:
         """From the engine's thread into the event loop."""
-        def emit(event: Event) -> None:
-            self._loop.call_soon_threadsafe(tell, event)
-
-        return emit
+        return partial(cross, self._loop, tell)
 
     def prepare(self, samples: Tensor) -> None:
         """Answer what has been said so far, and hold the answer back. Where everybody is busy, nothing is prepared."""

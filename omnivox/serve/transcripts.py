@@ -15,6 +15,7 @@ from omnivox.runtime.history import Segment, Speech
 from omnivox.runtime.job import Event, Job
 from omnivox.runtime.respond import ReplySettings
 from omnivox.serve.items import Entry
+from omnivox.serve.listening import cross
 from omnivox.serve.protocol import Json
 
 BACKLOG = 4  # questions that may wait to be written down
@@ -57,7 +58,7 @@ class Transcripts:
     def _cross(self, entry: Entry, prompt: Sequence[Segment], event: Event) -> None:
         """From the engine's thread into the event loop."""
         if isinstance(event, Done | Failed):
-            self._loop.call_soon_threadsafe(self._tell, entry, prompt, event)
+            cross(self._loop, self._tell, entry, prompt, event)
 
     def _tell(self, entry: Entry, prompt: Sequence[Segment], event: Done | Failed) -> None:
         self._job = None

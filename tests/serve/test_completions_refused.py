@@ -273,3 +273,11 @@ def test_a_reply_that_nobody_fetches_is_cancelled_and_its_end_still_told() -> No
     assert words == [Text("0"), Text("1"), Text("2")]
     assert isinstance(last, Done)
     assert cancelled == [True]
+
+
+def test_what_an_engine_says_after_the_loop_has_closed_is_lost_and_no_error() -> None:
+    async def listen() -> Listening:
+        return Listening(most=3)
+
+    listening = asyncio.run(listen())
+    listening.emit(Text("late"))
