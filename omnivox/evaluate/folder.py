@@ -15,6 +15,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,8 @@ from omnivox.hardware import hardware
 from omnivox.sound import read_audio
 from omnivox.writing import atomic
 
+KINDS = {"system.name": str, "system.spec": str, "system.settings": dict, "questions.name": str,
+         "questions.digest": str, "questions.count": int, "seed": int, "hardware": dict}  # of what stands in run.json
 MACHINE = ("cpu", "cores", "threads", "gpu")  # by which timings are of one machine
 
 
@@ -86,6 +90,9 @@ class RunFolder:
         """run.json. Raises DataError: there is none, or it cannot be read."""
         try:
             found = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            for place, kind in KINDS.items():
+                if not isinstance(value := reduce(getitem, place.split("."), found), kind):
+                    raise TypeError(f"{place}: found {value!r}, not {kind.__name__}")
             return {key: found[key] for key in ("system", "questions", "seed", "hardware")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path / 'run.json'}: cannot be read ({error}); expected a run's folder") from error

@@ -213,6 +213,18 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         RunFolder(tmp_path).about()
 
 
+@pytest.mark.parametrize(("place", "value"), [("system", None), ("system", {"name": "mine"}), ("questions", []),
+                                              ("questions.name", 3), ("seed", "0"), ("hardware", None)])
+def test_a_damaged_run_is_told_by_its_file_and_field(tmp_path: Path, place: str, value: object) -> None:
+    about: dict[str, Any] = {"system": {"name": "mine", "spec": "nano", "settings": {}}, "seed": 0, "hardware": {},
+                             "questions": {"name": "asked", "digest": "0", "count": 1}}
+    *above, last = place.split(".")
+    (about[above[0]] if above else about)[last] = value
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"run.json: cannot be read .* expected a run's folder"):
+        RunFolder(tmp_path).about()
+
+
 @pytest.mark.parametrize("text", ["4/4", "1", "a/b", "-1/4", "1/0", "/", "1/2/3"])
 def test_a_shard_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ConfigError, match="expected I/N with I from 0"):
