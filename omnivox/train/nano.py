@@ -30,6 +30,7 @@ from omnivox.model.units import merge_repeats
 from omnivox.nano import dialogues, voices
 from omnivox.nano.sounds import sound_table
 from omnivox.nano.speak import Corpus, speak_answers, speak_questions
+from omnivox.nano.topics import decline
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, TRANSCRIBE, build_tokenizer
 from omnivox.train.begin import UNITS, begin, begun_with, copy_units
 from omnivox.train.blend import blend
@@ -143,7 +144,7 @@ class NanoTraining:
 
     def hear(self) -> None:
         """Train encoder, adaptor and LLM on together."""
-        corpus = Corpus(*(self.work / name for name in ("questions", "strange", "words")))
+        corpus = self._heard()
         held = {name: Corpus(self.work / "exams" / name) for name in EXAMS}
         train_hearing(self._recogniser("encoder"), self.written_llm(), self.tokenizer, corpus, self.work / "hear",
                       self.recipe.encoder, self.recipe.hear, dialogues.sample, held, self.strange_sounds)
@@ -183,12 +184,12 @@ class NanoTraining:
 
     def stage2(self) -> None:
         """Train the speech decoder on the states of spoken questions."""
-        corpus = Corpus(*(self.work / name for name in ("questions", "strange", "words")))
+        corpus = self._heard()
         adaptor, llm = self.trained_adaptor_and_llm()
-        features = self._features(corpus, self.trained_encoder(), copies=1)
+        features = self._features(corpus, self.trained_encoder(), self.recipe.stage2.copies)
         states = States(corpus, features, SpokenPrompts(adaptor, llm, self.tokenizer), self.recipe.stage2.states_fed)
         units_of = self.units_of_answers()
-        asked = sorted({row["answer"] for row in corpus.rows} & set(units_of))
+        asked = sorted({row["answer"] for row in corpus.rows} & set(units_of) - {decline.ANSWER})  # said most often
         withheld = asked[:: max(10, len(asked) // WITHHELD)]
         train_stage2(states, units_of, SpeechDecoder(self.recipe.speech_decoder), self.work / "stage2",
                      self.recipe.stage2, withheld)
@@ -212,6 +213,9 @@ class NanoTraining:
     def blend(self) -> None:
         """The mean of `assembled` and of the model that `begin` began with, in the folder `blended`."""
         blend(begun_with(self.work, self.model), self.work / "assembled", self.work / "blended")
+
+    def _heard(self) -> Corpus:
+        return Corpus(*(self.work / name for name in ("questions", "strange", "words")))
 
     # -- results of steps ---------------------------------------------------------------------------------------------
 

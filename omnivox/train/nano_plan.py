@@ -23,10 +23,10 @@ GB = 1e9
 QUESTION_SECONDS = 2.4  # of speech, about
 # Seconds of one core for an hour of speech in many voices, in the answer voice, and to track its pitch; and for a
 # training step with its batch, with products in bfloat16 and without. Measured on AMD EPYC, but for language, encoder
-# and stage 1, which are reckoned from fewer layers, and `hear` with bfloat16, from the ratio of the others.
+# and stage 1, which are reckoned from fewer layers, and `hear` and stage 2 with bfloat16, from the ratio of the others.
 SPEAKING, ANSWERING, PITCH = 80.0, 130.0, 40.0
 STEP_SECONDS = {"language": (0.6, 1.5), "encoder": (0.65, 1.7), "hear": (1.8, 4.7), "vocoder": (0.3, 0.36),
-                "stage1": (0.42, 1.15), "stage2": (0.46, 1.2)}
+                "stage1": (0.42, 1.15), "stage2": (0.9, 2.4)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def plan(recipe: NanoRecipe) -> NanoPlan:
         _training("stage1", adaptor + llm - words, encoder + words, asked, stage1.schedule.steps,
                   _kept(recipe, asked, stage1.schedule.steps * stage1.batch, stage1.copies)),
         _training("stage2", count["speech_decoder"], encoder + adaptor + llm, answers, stage2.schedule.steps,
-                  _kept(recipe, asked + recipe.word_hours, stage2.schedule.steps * stage2.batch, 1))))
+                  _kept(recipe, asked + recipe.word_hours, stage2.schedule.steps * stage2.batch, stage2.copies))))
 
 
 def _training(name: str, learnt: int, frozen: int, hours: float, steps: int, kept: float = 0.0,

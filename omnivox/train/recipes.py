@@ -72,7 +72,7 @@ def nano(seed: int = 1, scale: float = 1.0) -> NanoRecipe:
         speech_decoder=SpeechDecoderConfig(llm_width, width=256, layers=2, heads=4, ffn=704, upsample=24,
                                            units=units.units, rope_theta=10000.0, position_embedding=True,
                                            final_norm=True),
-        stage2=Stage2Config(Schedule(steps(5000), lr=2e-3), seed=seed, threads=2),
+        stage2=Stage2Config(Schedule(steps(3000), lr=2e-3), seed=seed, threads=2),
         seed=seed,
     )
 

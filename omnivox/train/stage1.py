@@ -73,6 +73,30 @@ class SpokenPrompts:
             starts.append(start)
         return pad(rows)[0], pad(labels, -100)[0], starts
 
+    def read(self, frames: Sequence[Tensor], tasks: Sequence[str], targets: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The LLM's states [1 + T, D] of each row: that which predicts its first target, then those at all of them."""
+        embeds, _, starts = self.embed(frames, tasks, targets)
+        hidden = self.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return [row[start - 1 : start + len(target)]
+                for row, start, target in zip(hidden, starts, targets, strict=True)]
+
+    def own(self, states: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether each row's targets are what greedy decoding would give: if they are the likeliest at every step."""
+        return [self.llm.lm_head(row[:-1]).argmax(-1).tolist() == list(target)
+                for row, target in zip(states, targets, strict=True)]
+
+    @torch.no_grad()
+    def replies(self, frames: Sequence[Tensor], most: int = 48) -> list[list[int]]:
+        """What the model itself answers, greedily: at most so many tokens, with the one that ends it."""
+        embeds, _, lengths = self.embed(frames, [ANSWER] * len(frames), [[]] * len(frames))
+        longest = max(lengths)
+        left = torch.stack([torch.cat([row.new_zeros(longest - n, row.shape[1]), row[:n]])
+                            for row, n in zip(embeds, lengths, strict=True)])
+        mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths])
+        output = self.llm.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=most, do_sample=False)
+        end = self.tokenizer.eos_token_id
+        return [row[: row.index(end) + 1] if end in row else row for row in output.tolist()]
+
 
 def mask_frames(frames_SE: Tensor, rng: random.Random, longest: int) -> Tensor:
     """Blank a few neighbouring frames."""
@@ -88,17 +112,9 @@ def right_in_speech(prompts: SpokenPrompts, features: Features, answers: Sequenc
     right = list[bool]()
     with torch.inference_mode():
         for start in range(0, len(answers), batch):
-            part = answers[start : start + batch]
-            frames = features.rows([(start + i, 0) for i in range(len(part))])
-            embeds, _, lengths = prompts.embed(frames, [ANSWER] * len(part), [[]] * len(part))
-            longest = max(lengths)
-            left = torch.stack([torch.cat([row.new_zeros(longest - n, row.shape[1]), row[:n]])
-                                for row, n in zip(embeds, lengths, strict=True)])
-            mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths])
-            output = prompts.llm.generate(inputs_embeds=left, attention_mask=mask, max_new_tokens=48, do_sample=False)
-            for row, answer in zip(output.tolist(), part, strict=True):
-                target = prompts.target(answer)
-                right.append(row[: len(target)] == target)
+            targets = [prompts.target(answer) for answer in answers[start : start + batch]]
+            frames = features.rows([(start + i, 0) for i in range(len(targets))])
+            right += prompts.own(prompts.read(frames, [ANSWER] * len(targets), targets), targets)
     return right
 
 

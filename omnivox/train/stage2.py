@@ -35,7 +35,9 @@ class Stage2Config:
     batch: int = 16
     pool: int = 8
     states_fed: StatesFed = "predicting"
-    per_answer: int = 8  # utterances that ask for an answer, at most: one asked often must not crowd out the others
+    copies: int = 4  # rooms and heads of each utterance: what it does not hear well, it answers in other states
+    per_answer: int = 8  # utterances that ask for an answer, at most: one asked often must not crowd out the others;
+    often: float = 0.75  # but this power of their number, where that is more: "Sorry" must be said well
     repeat: float = 0.3  # share of the batches that repeat what was heard: words that no answer joins
     state_noise: float = 0.05  # of each state's standard deviation, against learning answers by heart
     seed: int = 0
@@ -47,31 +49,48 @@ Key = tuple[int, int, str]
 
 
 class States:
-    """LLM states [M, D] that feed the decoder for each key, teacher-forced on what is right to say."""
+    """What is said to each key, and the LLM states [M, D] that feed the decoder for it, teacher-forced."""
 
     def __init__(self, corpus: Corpus, features: Features, prompts: SpokenPrompts, fed: StatesFed) -> None:
         self.corpus, self.features, self.prompts, self.fed = corpus, features, prompts, fed
-        self._kept: dict[Key, Tensor] = {}
+        self._kept: dict[Key, tuple[str, Tensor]] = {}
 
-    def said(self, index: int, task: str) -> str | None:
-        """What is to be said to utterance `index`."""
+    def right(self, index: int, task: str) -> str | None:
+        """What is right to say to utterance `index`."""
         said: str | None = self.corpus.rows[index]["answer" if task == ANSWER else "text"]
         return said
 
-    def rows(self, keys: Sequence[Key]) -> list[Tensor]:
-        """States of each key, float32."""
+    def rows(self, keys: Sequence[Key], replies: Container[str] = ()) -> list[tuple[str, Tensor]]:
+        """What is said to each key, and its states, float32. What is right, but where the model itself answers with
+        another of `replies`, that: as it speaks, so it learns to speak."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         if missing:
-            answers = [self.prompts.target(self.said(i, task) or "") for i, _, task in missing]
             with torch.no_grad(), fast_precision():
-                frames = self.features.rows([(i, copy) for i, copy, _ in missing])
-                embeds, _, starts = self.prompts.embed(frames, [task for _, _, task in missing], answers)
-                states = self.prompts.llm.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-            shift = 1 if self.fed == "predicting" else 0
-            for b, key in enumerate(missing):
-                first = starts[b] - shift
-                self._kept[key] = states[b, first : first + len(answers[b])].half()
-        return [self._kept[key].float() for key in keys]
+                self._kept.update(zip(missing, self._made(missing, replies), strict=True))
+        return [(said, states.float()) for said, states in map(self._kept.__getitem__, keys)]
+
+    def _made(self, keys: Sequence[Key], replies: Container[str]) -> list[tuple[str, Tensor]]:
+        frames = self.features.rows([(i, copy) for i, copy, _ in keys])
+        tasks, said = [task for _, _, task in keys], [self.right(i, task) or "" for i, _, task in keys]
+        states, own = self._read(frames, tasks, said)
+        wrong = [b for b, task in enumerate(tasks) if task == ANSWER and not own[b]] if replies else []
+        if wrong:
+            texts = [self.prompts.tokenizer.decode(ids, skip_special_tokens=True)
+                     for ids in self.prompts.replies([frames[b] for b in wrong])]
+            others = {b: text for b, text in zip(wrong, texts, strict=True) if text in replies}
+            if others:
+                found, _ = self._read([frames[b] for b in others], [ANSWER] * len(others), list(others.values()))
+                for (b, text), row in zip(others.items(), found, strict=True):
+                    said[b], states[b] = text, row
+        return list(zip(said, states, strict=True))
+
+    def _read(self, frames: Sequence[Tensor], tasks: Sequence[str], said: Sequence[str]
+              ) -> tuple[list[Tensor], list[bool]]:
+        """States of what is said, float16, and whether the model itself says it."""
+        targets = [self.prompts.target(text) for text in said]
+        read = self.prompts.read(frames, tasks, targets)
+        states = [row[:-1] if self.fed == "predicting" else row[1:] for row in read]
+        return [row.half() for row in states], self.prompts.own(read, targets)
 
 
 def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[Key],
@@ -80,8 +99,9 @@ def unit_error_rate(decoder: SpeechDecoder, states: States, keys: Sequence[Key],
     edits = total = 0
     with torch.no_grad():
         for key in keys:
-            heard = collapse(decoder(states.rows([key])[0][None])[0].argmax(-1), decoder.blank).tolist()
-            said = units_of[states.said(key[0], key[2]) or ""].tolist()
+            [(text, row)] = states.rows([key])
+            heard = collapse(decoder(row[None])[0].argmax(-1), decoder.blank).tolist()
+            said = units_of[text].tolist()
             edits += edit_distance(heard, said)
             total += len(said)
     return edits / max(1, total)
@@ -91,28 +111,30 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
                  config: Stage2Config, held: Container[str | None] = ()) -> None:
     """Train (or resume) `decoder` in `out`.
 
-    units_of: merged units [U] of each answer's recording. held: answers kept out of training, for the unit error rate.
-    Raises DataError where a unit is none of the decoder's, or an answer has more units than λ frames for each token.
+    units_of: merged units [U] of each answer's recording; one with more than λ for each token teaches nothing. held:
+    answers kept out of training, for the unit error rate. Raises DataError where a unit is none of the decoder's.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     _check(units_of, decoder)
     run = Run(out, {"speech_decoder": decoder}, config.schedule, config)
-    asked = {task: _usable(states, units_of, task, config.per_answer) for task in (ANSWER, TRANSCRIBE)}
-    exam = [(i, 0, ANSWER) for i in asked[ANSWER] if states.said(i, ANSWER) in held][:60]
-    asked = {task: [i for i in found if states.said(i, task) not in held] for task, found in asked.items()}
+    asked = {task: _usable(states, units_of, task, config) for task in (ANSWER, TRANSCRIBE)}
+    exam = [(i, 0, ANSWER) for i in asked[ANSWER] if states.right(i, ANSWER) in held][:60]
+    asked = {task: [i for i in found if states.right(i, task) not in held] for task, found in asked.items()}
+    replies = {text for text in units_of if text not in held}
     if not asked[ANSWER]:
         raise DataError(f"{out}: no question was spoken whose answer was spoken too, beside those withheld")
-    lengths = {task: [len(units_of[states.said(i, task) or ""]) for i in found] for task, found in asked.items()}
+    lengths = {task: [len(units_of[states.right(i, task) or ""]) for i in found] for task, found in asked.items()}
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         rng = random.Random(f"{config.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(60))
         task = TRANSCRIBE if asked[TRANSCRIBE] and rng.random() < config.repeat else ANSWER
         chosen = [asked[task][i] for i in pick(lengths[task], config.batch, config.pool, rng)]
-        given = states.rows([(i, rng.randrange(states.features.copies), task) for i in chosen])
-        noisy = [row + config.state_noise * row.std() * torch.randn(row.shape, generator=generator) for row in given]
-        return *pad(noisy), *pad([units_of[states.said(i, task) or ""] for i in chosen])
+        given = states.rows([(i, rng.randrange(states.features.copies), task) for i in chosen], replies)
+        noisy = [row + config.state_noise * row.std() * torch.randn(row.shape, generator=generator)
+                 for _, row in given]
+        return *pad(noisy), *pad([units_of[said] for said, _ in given])
 
     batches = prepared(run, batch_of)
 
@@ -135,15 +157,17 @@ def train_stage2(states: States, units_of: Mapping[str, Tensor], decoder: Speech
     train(run, losses, evaluate if exam else None)
 
 
-def _usable(states: States, units_of: Mapping[str, Tensor], task: str, most: int) -> list[int]:
-    """Utterances to which the answer voice has said what is right, at most so many for each thing to say."""
+def _usable(states: States, units_of: Mapping[str, Tensor], task: str, config: Stage2Config) -> list[int]:
+    """Utterances to which the answer voice has said what is right, drawn evenly; of each thing to say, at most so many
+    as `config` allows."""
+    rights = [states.right(i, task) for i in range(len(states.corpus.rows))]
+    most = {said: max(config.per_answer, round(n ** config.often)) for said, n in Counter(rights).items()}
     times, usable = Counter[str | None](), list[int]()
-    for i in range(len(states.corpus.rows)):
-        said = states.said(i, task)
-        if said in units_of and times[said] < most:
+    for i in random.Random(config.seed).sample(range(len(rights)), len(rights)):
+        if (said := rights[i]) in units_of and times[said] < most[said]:
             times[said] += 1
             usable.append(i)
-    return usable
+    return sorted(usable)
 
 
 def _check(units_of: Mapping[str, Tensor], decoder: SpeechDecoder) -> None:
