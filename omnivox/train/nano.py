@@ -160,9 +160,10 @@ class NanoTraining:
     def vocoder(self) -> None:
         """Train the vocoder on the answer voice."""
         torch.set_num_threads(1)
-        quantiser = load_units(self._made(UNITS, "units"), self.recipe.units)
-        train_vocoder(self._answer_voice(), quantiser, self.work / "vocoder", self.recipe.vocoder,
-                      self.recipe.vocoder_training)
+        quantiser, spoken = load_units(self._made(UNITS, "units"), self.recipe.units), self._answer_voice()
+        often = [i for i, row in enumerate(spoken.rows) if row["text"] == decline.ANSWER]
+        train_vocoder(spoken, quantiser, self.work / "vocoder", self.recipe.vocoder, self.recipe.vocoder_training,
+                      often=often)
 
     def language(self) -> None:
         """Train the LLM on written dialogues."""

@@ -40,6 +40,7 @@ class VocoderRecipe:
     speak: int = 32  # unit frames a row
     hours: float = 1.5  # of the corpus, at most
     confused: float = 0.0  # share of the frames whose unit is exchanged, as a speech decoder errs
+    often: float = 0.06  # share of what the model says most often, where that is known
     pitch_weight: float = 3.0
     voicing_weight: float = 0.2
     duration_weight: float = 0.2
@@ -103,19 +104,22 @@ def duration_loss(vocoder: SourceFilter, units_BU: Tensor, durations_BU: Tensor,
 
 
 def train_vocoder(corpus: Sequence[Any], quantiser: Quantiser, out: Path, config: SourceFilterConfig | None = None,
-                  recipe: VocoderRecipe | None = None, resume: bool = True) -> SourceFilter:
+                  recipe: VocoderRecipe | None = None, resume: bool = True, often: Sequence[int] = ()) -> SourceFilter:
     """Train on a corpus of one voice (16 kHz waveforms, or utterances with `audio`) and save to the folder `out`:
 
         vocoder.json, vocoder.safetensors    the vocoder
         checkpoint.pt, log.jsonl             the run, so that it can be killed and goes on (`resume`)
         pitch.safetensors                    the corpus's pitch, tracked once
+
+    often: utterances of the corpus that the model says most often.
     """
     config, recipe = config or SourceFilterConfig(), recipe or VocoderRecipe()
     if out.exists() and not resume:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     voice = Voice(corpus, quantiser, out / "pitch.safetensors", hours=recipe.hours, hop=config.hop,
-                  rate=config.sample_rate, confused=recipe.confused, seed=recipe.seed)
+                  rate=config.sample_rate, confused=recipe.confused, seed=recipe.seed, often=often,
+                  share=recipe.often)
     config = replace(config, units=quantiser.units, frame_samples=quantiser.frame_samples, pitch_hz=voice.median_hz)
     log.info("vocoder: %.2f h of a voice, median pitch %.0f Hz", voice.hours, voice.median_hz)
     torch.manual_seed(recipe.seed)

@@ -82,23 +82,26 @@ class Voice:
     """A corpus of one voice, held in memory with its units and its pitch."""
 
     def __init__(self, corpus: Sequence[Any], quantiser: Quantiser, cache: Path, *, hours: float, hop: int, rate: int,
-                 confused: float = 0.0, seed: int = 0) -> None:
+                 confused: float = 0.0, seed: int = 0, often: Sequence[int] = (), share: float = 0.0) -> None:
         """At most `hours` of `corpus`, drawn by `seed`. Pitch is tracked once and kept in `cache`.
 
-        confused: share of the frames of `batch` whose unit is another one, see `confuse`.
+        confused: share of the frames of `batch` whose unit is another one, see `confuse`. often: utterances that are
+        among them in any case, and are `share` of what is drawn in training.
         """
         self.frame_samples, self.hop, self.confused = quantiser.frame_samples, hop, confused
         self.near = nearest_units(quantiser) if confused else None
         self.waves: list[NDArray[np.float32]] = []
         self.units: list[Tensor] = []
-        total = 0
-        for index in np.random.default_rng(seed).permutation(len(corpus)):
+        total, known = 0, 0
+        rest = np.random.default_rng(seed).permutation(len(corpus))
+        for place, index in enumerate([*often, *(index for index in rest if index not in often)]):
             wave = waveform(corpus[int(index)])
             units = quantiser.encode(wave)
             if len(units) >= 2:
                 self.units.append(units)
                 self.waves.append(wave[: len(units) * self.frame_samples].numpy())
                 total += len(self.waves[-1])
+                known += place < len(often)
             if total >= hours * 3600 * rate:
                 break
         if not self.waves:
@@ -109,6 +112,9 @@ class Voice:
         self.hours = total / rate / 3600
         self.weights = np.array([len(units) for units in self.units], dtype=np.float64)
         self.weights /= self.weights.sum()
+        if 0 < known < len(self.weights):
+            self.weights[:known] *= share / self.weights[:known].sum()
+            self.weights[known:] *= (1 - share) / self.weights[known:].sum()
 
     def _pitch(self, cache: Path, rate: int) -> list[NDArray[np.float32]]:
         counts = np.array([len(wave) // self.hop for wave in self.waves])

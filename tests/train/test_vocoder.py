@@ -84,6 +84,15 @@ def test_pitch_is_tracked_once(voice: Voice, tmp_path: Path, monkeypatch: pytest
     assert all(np.array_equal(a, b) for a, b in zip(again.hertz, voice.hertz, strict=True))
 
 
+def test_what_is_said_often_is_among_the_hours_and_drawn_by_its_share(tmp_path: Path) -> None:
+    corpus = [buzz(110 + 5 * i, 1.0) for i in range(6)]
+    voice = Voice(corpus, EveryFrame(), tmp_path / "pitch.safetensors", hours=3 / 3600, hop=160, rate=16_000,
+                  often=[4], share=0.25)
+    assert len(voice.waves) == 3
+    assert np.array_equal(voice.waves[0], corpus[4][: len(voice.waves[0])])
+    assert voice.weights == pytest.approx([0.25, 0.375, 0.375])
+
+
 def test_the_spectral_loss_is_zero_for_the_same_and_grows_with_distance() -> None:
     loss, wave = SpectralLoss(16_000), torch.from_numpy(buzz(110, 0.5))[None]
     near, far = torch.from_numpy(buzz(112, 0.5))[None], torch.from_numpy(buzz(170, 0.5))[None]
