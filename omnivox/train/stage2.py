@@ -75,7 +75,7 @@ class States:
         states, own = self._read(frames, tasks, said)
         wrong = [b for b, task in enumerate(tasks) if task == ANSWER and not own[b]] if replies else []
         if wrong:
-            texts = [self.prompts.tokenizer.decode(ids, skip_special_tokens=True)
+            texts = [str(self.prompts.tokenizer.decode(ids, skip_special_tokens=True))
                      for ids in self.prompts.replies([frames[b] for b in wrong])]
             others = {b: text for b, text in zip(wrong, texts, strict=True) if text in replies}
             if others:
