@@ -13,22 +13,25 @@ import sys
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from typing import TypeAlias, TypeVar
 
 from omnivox.nano.english import common_words, made_up_words
+from omnivox.nano.rephrase import rephrase
 from omnivox.nano.topics import culture, decline, facts, nature, numbers, phrasing, places, times, words
 from omnivox.nano.topics.phrasing import Relation, Split
 
 __all__ = ["Dialogue", "Split", "answers", "filled_words", "question_words", "sample", "sample_evenly",
-           "sample_strange", "strange_words", "tokens", "vocabulary", "word_salad"]
+           "sample_loosely", "sample_strange", "strange_words", "tokens", "vocabulary", "word_salad"]
 
 Asker: TypeAlias = Relation | decline.Outside
 T = TypeVar("T")
 DECLINED_SHARE = 0.12
 EVENNESS = 0.5  # the power of a topic's weight that `sample_evenly` gives it
+LOOSE = 0.6  # share of the questions whose small words `sample_loosely` edits,
+LOOSENING = 0.4  # each of a few edits with this chance
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,15 @@ def _even_topics() -> tuple[tuple[str, ...], tuple[float, ...]]:
 def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
     """As `sample`, but with topics closer to equal shares, so that speech of the small ones is not too rare."""
     return _asked(rng, _weighted(rng, *_by_topic()[_weighted(rng, *_even_topics())]), split)
+
+
+def sample_loosely(rng: random.Random, split: Split) -> Dialogue:
+    """As `sample_evenly`, most of them `rephrase`d: spoken in written phrasings alone, these are learned by heart."""
+    dialogue = sample_evenly(rng, split)
+    if rng.random() >= LOOSE:
+        return dialogue
+    words = rephrase(dialogue.question.split(), LOOSENING, rng, filled_words().get(dialogue.topic, ()))
+    return replace(dialogue, question=" ".join(words))
 
 
 def _texts(relation: Relation, templates: Sequence[phrasing.Template]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from omnivox.nano import dialogues
 from omnivox.nano.dialogues import Dialogue
+from omnivox.nano.rephrase import rephrase
 from omnivox.nano.topics import decline
 from omnivox.nano.words import ANSWER, BLANK, BOS, EOS, PAD, TRANSCRIBE, UNKNOWN
 from omnivox.train.loop import Losses, Run, Schedule, fast_precision, train
@@ -45,14 +46,6 @@ class LanguageConfig:
     exam: int = 200  # written questions of each split that are watched while training
     seed: int = 0
     threads: int = 1
-
-
-GLUE = ("what", "which", "what's", "the", "a", "is", "are", "of", "in", "do", "does", "you", "me", "tell", "please",
-        "can", "could", "would", "give", "name", "say", "to", "it", "that", "there", "i", "for", "have", "has", "so",
-        "hey", "okay", "well", "now", "right", "every", "called", "find", "know", "if", "get", "on", "at", "one")
-"""Small words that carry a phrasing and seldom its meaning."""
-
-EDITS = 4  # of them in a question, at most
 
 
 def build_llm(config: LanguageConfig, tokenizer: PreTrainedTokenizerBase, table: Tensor | None = None
@@ -108,23 +101,12 @@ def _rank() -> Mapping[str, int]:
     return Counter(word for _ in range(20_000) for word in dialogues.sample_evenly(rng, "train").question.split())
 
 
-def rephrase(words: list[str], config: LanguageConfig, rng: random.Random, kept: Container[str] = ()) -> list[str]:
-    """`words` with small words lost, added or exchanged: phrasings never written must be understood too.
+def overheard(words: list[str], config: LanguageConfig, rng: random.Random, kept: Container[str] = ()) -> list[str]:
+    """`words` rephrased, and now and then without one of them: phrasings never written must be understood too.
 
-    kept: words that are asked about, and stay; "find" carries a phrasing, but not where its past tense is wanted.
+    kept: see `rephrase`.
     """
-    words = list(words)
-    for _ in range(EDITS):
-        if rng.random() >= config.glue:
-            continue
-        small = [i for i, word in enumerate(words) if word in GLUE and word not in kept]
-        edit = rng.choice(("exchange", "lose", "add"))
-        if edit == "exchange" and small:
-            words[rng.choice(small)] = rng.choice(GLUE)
-        elif edit == "lose" and len(small) > 1:
-            del words[rng.choice(small)]
-        elif edit == "add":
-            words.insert(rng.randint(0, len(words)), rng.choice(GLUE))
+    words = rephrase(words, config.glue, rng, kept)
     if len(words) > 3 and rng.random() < config.drop and (
             droppable := [i for i, word in enumerate(words) if word not in kept]):
         del words[rng.choice(droppable)]
@@ -147,7 +129,7 @@ def _example(dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, config: Lan
         task, said = TRANSCRIBE, dialogue.question
     else:
         kept = dialogues.filled_words().get(dialogue.topic, ())
-        words = rephrase(dialogue.question.split(), config, rng, kept)
+        words = overheard(dialogue.question.split(), config, rng, kept)
         task, said = ANSWER, dialogue.answer
         if rng.random() < config.unheard:
             words[min(range(len(words)), key=lambda i: _rank()[words[i]])] = UNKNOWN

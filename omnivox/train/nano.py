@@ -96,9 +96,9 @@ class NanoTraining:
                         seed=self.recipe.seed, workers=self.workers, phonetic=1.0)
 
     def questions(self) -> None:
-        """Speak the domain's questions, in all training voices."""
+        """Speak the domain's questions, most of them in loosened phrasings, in all training voices."""
         speak_questions(self.work / "questions", self.recipe.question_hours, "train", voices.TRAIN_VOICES,
-                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.sample_evenly)
+                        seed=self.recipe.seed, workers=self.workers, phonetic=0.0, source=dialogues.sample_loosely)
 
     def words(self) -> None:
         """Speak the domain's words in no order, in all training voices."""

@@ -16,6 +16,7 @@ from omnivox.nano.dialogues import (
     question_words,
     sample,
     sample_evenly,
+    sample_loosely,
     sample_strange,
     strange_words,
     tokens,
@@ -23,6 +24,7 @@ from omnivox.nano.dialogues import (
     word_salad,
 )
 from omnivox.nano.english import common_words
+from omnivox.nano.rephrase import GLUE
 from omnivox.nano.topics import decline
 
 DRAWN = 200_000
@@ -103,6 +105,18 @@ def test_topics_are_sampled_more_evenly_and_say_nothing_else() -> None:
     assert evenly["decline"] / 20_000 == pytest.approx(0.12, abs=0.01)
     asked = {sample_evenly(rng, "held").question for _ in range(2_000)}
     assert not asked & {d.question for d in drawn("train")}
+
+
+def test_loosened_questions_ask_about_the_same_things_in_other_words_of_training() -> None:
+    rng = random.Random(3)
+    loose = [sample_loosely(rng, "train") for _ in range(5_000)]
+    known = {word for d in drawn("train") for word in d.question.split()} | {*GLUE}
+    assert {d.answer for d in loose} <= {*answers()}
+    assert not {word for d in loose for word in d.question.split()} - known
+    written = {d.question for d in drawn("train")}
+    plain = [sample_evenly(rng, "train").question in written for _ in range(5_000)]
+    assert sum(d.question in written for d in loose) < 0.75 * sum(plain)
+    assert not {d.question for d in loose} & {d.question for d in drawn("held")}
 
 
 def test_salads_hold_every_word_that_training_asks_with_and_no_held_one() -> None:

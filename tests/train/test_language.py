@@ -11,15 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from omnivox.nano import dialogues
 from omnivox.nano.dialogues import Dialogue
+from omnivox.nano.rephrase import GLUE
 from omnivox.nano.topics import decline
 from omnivox.nano.words import ANSWER, BLANK, TRANSCRIBE, UNKNOWN, build_tokenizer
 from omnivox.train.language import (
-    EDITS,
-    GLUE,
     LanguageConfig,
     Reader,
     build_llm,
-    rephrase,
+    overheard,
     spread,
     train_language,
     written_batch,
@@ -76,12 +75,11 @@ def test_a_question_to_be_repeated_is_repeated_as_it_was(tokenizer: PreTrainedTo
     assert prompt[1:-1] == target[:-1] == QUESTION.split()
 
 
-def test_rephrasing_touches_small_words_only() -> None:
-    config = replace(PLAIN, glue=0.9)
-    for seed in range(300):
-        words = rephrase(QUESTION.split(), config, random.Random(seed))
-        assert [word for word in words if word not in GLUE] == ["capital", "france"]
-        assert abs(len(words) - 6) <= EDITS
+def test_an_overheard_question_keeps_what_is_asked_about() -> None:
+    config = replace(PLAIN, glue=0.5, drop=1.0)
+    heard = [overheard(QUESTION.split(), config, random.Random(seed), {"france"}) for seed in range(300)]
+    assert all("france" in words for words in heard)
+    assert 0 < sum("capital" not in words for words in heard) < 150
 
 
 def test_the_embeddings_that_the_llm_reads_stay(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
