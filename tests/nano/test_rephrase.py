@@ -22,5 +22,12 @@ def test_what_is_asked_about_stays_though_it_is_a_small_word() -> None:
     assert not all("find" in rephrase(question, 0.9, random.Random(seed)) for seed in range(300))
 
 
+def test_nothing_is_put_in_that_could_be_asked_about() -> None:
+    asked = ["add", "three", "to", "ten"]
+    sums = [rephrase(asked, 0.9, random.Random(seed), kept={"one", "three"}) for seed in range(300)]
+    assert not any("one" in words for words in sums)
+    assert any("one" in rephrase(asked, 0.9, random.Random(seed)) for seed in range(300))
+
+
 def test_without_a_chance_nothing_is_edited() -> None:
     assert rephrase(QUESTION, 0.0, random.Random(1)) == QUESTION
