@@ -100,13 +100,32 @@ def sample_evenly(rng: random.Random, split: Split) -> Dialogue:
     return _asked(rng, _weighted(rng, *_by_topic()[_weighted(rng, *_even_topics())]), split)
 
 
+@cache
+def _held_phrasings() -> dict[str, tuple[re.Pattern[str], ...]]:
+    """By topic, what a question in each held template contains."""
+    held = [(relation.topic, template.text) for relation in _relations() for template in relation.held]
+    held += [("decline", template.text) for template in decline.outside().templates["held"]]
+    found: dict[str, tuple[re.Pattern[str], ...]] = {}
+    for topic, text in dict.fromkeys(held):
+        parts = (re.escape(part) for part in re.split(r"\{\w+\}", text.lower()))
+        found[topic] = (*found.get(topic, ()), re.compile(rf"\b{'.+'.join(parts)}\b"))
+    return found
+
+
 def sample_loosely(rng: random.Random, split: Split) -> Dialogue:
-    """As `sample_evenly`, most of them `rephrase`d: spoken in written phrasings alone, these are learned by heart."""
+    """As `sample_evenly`, most of them `rephrase`d: spoken in written phrasings alone, these are learned by heart.
+
+    What becomes a held phrasing by chance stays as it was.
+    """
     dialogue = sample_evenly(rng, split)
     if rng.random() >= LOOSE:
         return dialogue
     words = rephrase(dialogue.question.split(), LOOSENING, rng, filled_words().get(dialogue.topic, ()))
-    return replace(dialogue, question=" ".join(words))
+    question = " ".join(words)
+    held = _held_phrasings().get(dialogue.topic, ())
+    if any(one.search(question) and not one.search(dialogue.question) for one in held):
+        return dialogue
+    return replace(dialogue, question=question)
 
 
 def _texts(relation: Relation, templates: Sequence[phrasing.Template]) -> Iterator[str]:

@@ -109,12 +109,12 @@ def test_topics_are_sampled_more_evenly_and_say_nothing_else() -> None:
 
 def test_loosened_questions_ask_about_the_same_things_in_other_words_of_training() -> None:
     rng = random.Random(3)
-    loose = [sample_loosely(rng, "train") for _ in range(5_000)]
+    loose = [sample_loosely(rng, "train") for _ in range(20_000)]
     known = {word for d in drawn("train") for word in d.question.split()} | {*GLUE}
     assert {d.answer for d in loose} <= {*answers()}
     assert not {word for d in loose for word in d.question.split()} - known
     written = {d.question for d in drawn("train")}
-    plain = [sample_evenly(rng, "train").question in written for _ in range(5_000)]
+    plain = [sample_evenly(rng, "train").question in written for _ in range(20_000)]
     assert sum(d.question in written for d in loose) < 0.75 * sum(plain)
     assert not {d.question for d in loose} & {d.question for d in drawn("held")}
 
